@@ -280,6 +280,10 @@ class Clients:
         client.is_answered = True
         return client
 
+    def left(self, client: Client, now: float) -> float:
+        """Returns the seconds until the permission to send to the client ends."""
+        return client.heard + self._life - now
+
     def expire(self, now: float) -> None:
         """Drops the clients whose permission has ended."""
         for known in (self._new, self._confirmed):

@@ -69,24 +69,30 @@ class Port:
         self._rate = relay.rates.of_key(owner.key)
         udp.ignore_errors()
         udp.watch(asyncio.get_running_loop(), self._on_ready)
+        relay.fast.watch(udp, self._taken, frames=False)
 
     def _on_ready(self) -> None:
         if self.udp.has_queue:
             self.udp.send_queue()
-        batches, datagrams, size = self._relay.fast.receive(self.udp, BATCHES, frames=False)
-        counters = self._relay.counters
-        counters.datagrams_in += datagrams
-        counters.bytes_in += size
+        batches = self._relay.fast.receive(self.udp, BATCHES, frames=False)
         now = self._relay.now()
         for batch in batches:
             self.arrived(batch, now)
+
+    def _taken(self, batch: Batch) -> None:
+        self.arrived(batch, self._relay.now())
 
     def arrived(self, batch: Batch, now: float) -> None:
         """Forwards datagrams of one client to the node."""
         data, size, path = batch
         count = -(-len(data) // size) if size else 1
-        if not size or data[0] < FIRST_QUIC_BYTE:
-            self._drop(Drop.NOT_QUIC, count)
+        if not size or min(data[::size]) < FIRST_QUIC_BYTE:
+            if count == 1:
+                self._drop(Drop.NOT_QUIC, 1)
+            else:
+                for at in range(0, len(data), size):
+                    one = data[at : at + size]
+                    self.arrived((one, len(one), path), now)
             return
         client = self.clients.heard(path[0], now)
         if client is None:
@@ -136,7 +142,8 @@ class Port:
                 budget = self._budget(client, length, now)
                 if budget and self.routed is not None:
                     main, fast = self._relay.main, self._relay.fast
-                    fast.put(main, self.routed, data[:head], self.udp, to, b"", budget)
+                    life = min(LIFE, self.clients.left(client, now))
+                    fast.put(main, self.routed, data[:head], self.udp, to, b"", budget, life)
                 return
             # The other node sees the address of this port, as it would from outside.
             source = cast(SocketAddress, (to[0], self.number, *to[2:]))
@@ -152,6 +159,7 @@ class Port:
         """Closes the socket."""
         if self.lingering is not None:
             self.lingering.cancel()
+        self._relay.fast.unwatch(self.udp)
         self.udp.close()
 
     def _budget(self, client: Client, size: int, now: float) -> int:

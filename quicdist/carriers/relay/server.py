@@ -107,7 +107,7 @@ class Relay:
         self.limits = limits or RelayLimits()
         self.counters = RelayCounters()
         self.rates = Rates(self.limits)
-        self.fast = FastPath()
+        self.fast = FastPath(self.counters)
         self._where = host, port
         self._credentials = credentials
         self._range = ports
@@ -228,6 +228,7 @@ class Relay:
         self._socket = sock = cast(_MainSocket, _MainSocket.bind(address, family, buffer_size))
         sock.relay = self
         self.fast.clear()
+        self.fast.watch(sock, sock.taken, frames=True)
         return sock
 
     async def _listen_tcp(self, host: str) -> None:
@@ -532,23 +533,38 @@ class _MainSocket(UdpSocket):
 
     relay: Relay
 
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self._inbox: list[Batch] = []
+
     def receive(self, limit: int) -> list[Batch]:
         """Returns the QUIC datagrams among those that wait."""
-        found: list[Batch] = []
-        batches, datagrams, size = self.relay.fast.receive(self, BATCHES, frames=True)
-        counters = self.relay.counters
-        counters.datagrams_out += datagrams
-        counters.bytes_out += size
+        batches = self.relay.fast.receive(self, BATCHES, frames=True)
+        found, self._inbox = self._inbox, []
         now = self.relay.now()
         for batch in batches:
-            data, size, _ = batch
-            if not data:
-                continue
-            if all_frames(data, size):
-                self.relay.frames_arrived(batch, now)
-            else:
-                self._sort(batch, found, now)
+            self._arrived(batch, found, now)
         return found
+
+    def taken(self, batch: Batch) -> None:
+        """Takes a batch that was read on behalf of a port."""
+        self._arrived(batch, self._inbox, self.relay.now())
+        if self._inbox:
+            self._on_ready()
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self.relay.fast.unwatch(self)
+        super().close()
+
+    def _arrived(self, batch: Batch, found: list[Batch], now: float) -> None:
+        data, size, _ = batch
+        if not data:
+            return
+        if all_frames(data, size):
+            self.relay.frames_arrived(batch, now)
+        else:
+            self._sort(batch, found, now)
 
     def _sort(self, batch: Batch, found: list[Batch], now: float) -> None:
         data, size, path = batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Iterator
 from typing import cast
@@ -14,11 +15,14 @@ from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay import fast_path
 from quicdist.carriers.relay.fast_path import FastPath
 from quicdist.carriers.relay.frames import data_head
+from quicdist.carriers.relay.statistics import RelayCounters
 from tests.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.io,
-    pytest.mark.skipif(not FastPath().is_compiled, reason="the core is not compiled"),
+    pytest.mark.skipif(
+        not FastPath(RelayCounters()).is_compiled, reason="the core is not compiled"
+    ),
 ]
 
 HEAD = data_head(("192.0.2.1", 9))
@@ -35,11 +39,19 @@ class Bench:
         for one in made:
             stack.callback(one.close)
         self.sender, self.stranger, self.relay, self.receiver = made
-        self.fast = FastPath()
+        self.counters = RelayCounters()
+        self.fast = FastPath(self.counters)
 
-    def flow(self, *, match: bytes = b"", head: bytes = b"", budget: int = 1 << 20) -> None:
+    def flow(
+        self,
+        *,
+        match: bytes = b"",
+        head: bytes = b"",
+        budget: int = 1 << 20,
+        life: float = fast_path.LIFE,
+    ) -> None:
         sender, to = self.sender.address, self.receiver.address
-        self.fast.put(self.relay, sender, match, self.relay, to, head, budget)
+        self.fast.put(self.relay, sender, match, self.relay, to, head, budget, life)
 
     def send(self, *datagrams: bytes, by: UdpSocket | None = None) -> None:
         path = (self.relay.address, None)
@@ -47,15 +59,19 @@ class Bench:
 
     def pump(self, *, frames: bool = False) -> tuple[list[bytes], int, int]:
         """Waits for something, and returns the datagrams that are for Python, and the counts."""
-        found: list[tuple[list[Batch], int, int]] = []
+        found: list[Batch] = []
+        self.counters.datagrams_in = self.counters.datagrams_out = 0
+        self.counters.bytes_in = self.counters.bytes_out = 0
+        counters = self.counters
 
         def something() -> bool:
-            found.append(self.fast.receive(self.relay, 16, frames=frames))
-            return bool(found[-1][0] or found[-1][1])
+            found.extend(self.fast.receive(self.relay, 16, frames=frames))
+            return bool(found or counters.datagrams_in or counters.datagrams_out)
 
         wait_until(something)
-        batches, datagrams, size = found[-1]
-        return [data for data, _, _ in batches], datagrams, size
+        datagrams = counters.datagrams_out if frames else counters.datagrams_in
+        size = counters.bytes_out if frames else counters.bytes_in
+        return [data for data, _, _ in found], datagrams, size
 
     def received(self) -> list[bytes]:
         return [
@@ -112,9 +128,8 @@ def test_a_budget_is_not_exceeded(bench: Bench) -> None:
     assert bench.received() == [HEAD + QUIC]
 
 
-def test_a_flow_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast_path, "LIFE", 0.0)
-    bench.flow(head=HEAD)
+def test_a_flow_ends(bench: Bench) -> None:
+    bench.flow(head=HEAD, life=0.0)
     bench.send(QUIC)
     assert bench.pump() == ([QUIC], 0, 0)
 
@@ -160,8 +175,8 @@ def test_merged_frames_of_which_one_differs_are_returned_whole(bench: Bench) -> 
     found: list[bytes] = []
 
     def all_there() -> bool:
-        data, _, _ = bench.fast.receive(bench.relay, 16, frames=True)
-        found.extend(one for one, _, _ in data)
+        batches = bench.fast.receive(bench.relay, 16, frames=True)
+        found.extend(data for data, _, _ in batches)
         return sum(map(len, [*found, *bench.received()])) >= len(frames[0]) * 3 - 14
 
     wait_until(all_there)
@@ -176,3 +191,54 @@ def test_more_flows_than_there_is_room_for_replace_earlier_ones(bench: Bench) ->
     bench.flow(head=HEAD)
     bench.send(QUIC)
     assert bench.pump()[1] == 1
+
+
+def test_other_sockets_are_served_while_a_flow_is_busy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_path, "STAY", 60.0)
+    taken: list[Batch] = []
+    bench.fast.watch(bench.receiver, taken.append, frames=False)
+    junk = b"\x00 no flow"
+    bench.stranger.send(junk, (bench.receiver.address, None))
+    wait_until(lambda: bool(select.select([bench.receiver], [], [], 0)[0]))
+    for _ in range(2):  # the first one makes the flow busy
+        bench.fast.put(
+            bench.relay, bench.sender.address, b"", bench.relay, bench.stranger.address, HEAD, 99
+        )
+        bench.send(QUIC)
+        assert bench.pump() == ([], 1, len(QUIC))
+    assert [data for data, _, _ in taken] == [junk]
+
+
+def test_a_socket_that_is_no_longer_watched_is_not_served(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Batch] = []
+    bench.fast.watch(bench.receiver, taken.append, frames=False)
+    bench.fast.unwatch(bench.receiver)
+    bench.stranger.send(b"\x00", (bench.receiver.address, None))
+    wait_until(lambda: bool(select.select([bench.receiver], [], [], 0)[0]))
+    for _ in range(2):
+        bench.fast.put(
+            bench.relay, bench.sender.address, b"", bench.relay, bench.stranger.address, HEAD, 99
+        )
+        bench.send(QUIC)
+        assert bench.pump() == ([], 1, len(QUIC))
+    assert not taken
+    assert bench.receiver.receive(1)
+
+
+def test_merged_datagrams_of_which_one_is_not_quic_are_returned_whole(bench: Bench) -> None:
+    bench.flow(head=HEAD)
+    bench.send(QUIC, b"\x20" * len(QUIC), QUIC)
+    forwarded: list[bytes] = []
+    returned: list[Batch] = []
+
+    def all_there() -> bool:
+        returned.extend(bench.fast.receive(bench.relay, 16, frames=False))
+        forwarded.extend(bench.received())
+        return len(forwarded) + sum(-(-len(data) // size) for data, size, _ in returned) == 3
+
+    wait_until(all_there)
+    assert not any(b"\x20" * len(QUIC) in data for data in forwarded)

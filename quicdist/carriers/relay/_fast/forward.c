@@ -11,8 +11,10 @@
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -26,8 +28,9 @@
 #define MAX_HEAD 19
 #define MAX_DATAGRAM 65535
 #define MAX_SEGMENTS 64
-#define MAX_SEGMENTED 60000
+#define MAX_SEGMENTED 65000
 #define FIRST_QUIC_BYTE 64
+#define MAX_EVENTS 64
 
 typedef struct {
     struct sockaddr_storage address;
@@ -52,7 +55,16 @@ typedef struct {
     Flow *flows;
     unsigned char *in;
     unsigned char *out;
+    int poll;    /* the epoll of all watched sockets; -1 if there is none */
+    double last; /* when a datagram was forwarded, CLOCK_MONOTONIC, seconds */
 } Flows;
+
+/* What a call of `receive` has done. */
+typedef struct {
+    PyObject *own;    /* batches of its socket */
+    PyObject *others; /* batches of other sockets, each with its descriptor */
+    long long datagrams[2], bytes[2]; /* forwarded, from ports and from the main socket */
+} Work;
 
 static double
 now_seconds(void)
@@ -222,12 +234,10 @@ flow_of(Flows *self, int fd, const Place *sender, const unsigned char *data, siz
         for (size_t at = size; at < length; at += size)
             if (memcmp(data, data + at, match) != 0)
                 return NULL;
-        for (size_t at = 0; at < length; at += size)
-            if (data[at + match] < FIRST_QUIC_BYTE)
-                return NULL;
     }
-    else if (data[0] < FIRST_QUIC_BYTE)
-        return NULL;
+    for (size_t at = 0; at < length; at += size)
+        if (data[at + match] < FIRST_QUIC_BYTE)
+            return NULL;
     Flow *flow = find(self, fd, sender, data, match);
     if (flow == NULL || flow->left < (int64_t)length || now >= flow->until)
         return NULL;
@@ -247,20 +257,31 @@ segment_size(struct msghdr *message, size_t length)
     return length;
 }
 
-PyDoc_STRVAR(receive_doc,
-             "receive(fd, limit, frames) -> (batches, datagrams, bytes)\n\n"
-             "Reads a socket `limit` times and forwards what belongs to a flow.");
-
-static PyObject *
-receive(Flows *self, PyObject *args)
+/* Returns what does not belong to a flow to Python. -1 if there is no memory. */
+static int
+give(Work *work, int fd, int is_own, const unsigned char *data, size_t length, size_t size,
+     const Place *sender)
 {
-    int fd, limit, frames;
-    if (!PyArg_ParseTuple(args, "iip", &fd, &limit, &frames))
-        return NULL;
-    PyObject *batches = PyList_New(0);
-    if (batches == NULL)
-        return NULL;
-    long long datagrams = 0, bytes = 0;
+    PyObject *address = address_of(sender);
+    if (address == NULL)
+        return -1;
+    PyObject *batch =
+        Py_BuildValue("(y#n(NO))", (const char *)data, (Py_ssize_t)length,
+                      (Py_ssize_t)(size < length ? size : length), address, Py_None);
+    if (batch != NULL && !is_own)
+        batch = Py_BuildValue("(iN)", fd, batch);
+    if (batch == NULL)
+        return -1;
+    int failed = PyList_Append(is_own ? work->own : work->others, batch);
+    Py_DECREF(batch);
+    return failed;
+}
+
+/* Reads a socket until it is empty, at most `limit` times. Returns the number of reads, or -1 with
+   an exception. */
+static int
+drain(Flows *self, Work *work, int fd, int limit, int frames, int is_own)
+{
     double now = now_seconds();
     for (int turn = 0; turn < limit; turn++) {
         Place sender;
@@ -276,7 +297,7 @@ receive(Flows *self, PyObject *args)
         message.msg_controllen = sizeof control;
         ssize_t got = recvmsg(fd, &message, MSG_DONTWAIT);
         if (got < 0)
-            break;
+            return turn;
         sender.length = message.msg_namelen;
         size_t length = (size_t)got, size = segment_size(&message, length), left_at = 0;
         Flow *flow = length ? flow_of(self, fd, &sender, self->in, length, size, frames, now) : NULL;
@@ -285,25 +306,102 @@ receive(Flows *self, PyObject *args)
             size_t count = (left_at + size - 1) / size;
             size_t payload = left_at - count * flow->match_size;
             flow->left -= (int64_t)payload;
-            datagrams += (long long)count;
-            bytes += (long long)payload;
+            work->datagrams[frames] += (long long)count;
+            work->bytes[frames] += (long long)payload;
+            self->last = now;
         }
         if (left_at == length && length)
             continue;
-        size_t rest = length - left_at;
-        PyObject *address = address_of(&sender);
-        PyObject *batch =
-            address ? Py_BuildValue("(y#n(NO))", (char *)self->in + left_at, (Py_ssize_t)rest,
-                                    (Py_ssize_t)(size < rest ? size : rest), address, Py_None)
-                    : NULL;
-        if (batch == NULL || PyList_Append(batches, batch) < 0) {
-            Py_XDECREF(batch);
-            Py_DECREF(batches);
-            return NULL;
-        }
-        Py_DECREF(batch);
+        if (give(work, fd, is_own, self->in + left_at, length - left_at, size, &sender) < 0)
+            return -1;
     }
-    return Py_BuildValue("(NLL)", batches, datagrams, bytes);
+    return limit;
+}
+
+/* Serves all watched sockets for `stay` seconds, while only flows use them. Returns -1 with an
+   exception. */
+static int
+serve(Flows *self, Work *work, int limit, double stay)
+{
+    double end = now_seconds() + stay;
+    int has_errors = 0;
+    while (!has_errors && PyList_GET_SIZE(work->own) + PyList_GET_SIZE(work->others) == 0) {
+        struct epoll_event events[MAX_EVENTS];
+        int count, reads = 0, rest = (int)(1e3 * (end - now_seconds()));
+        if (rest < 1)
+            break;
+        Py_BEGIN_ALLOW_THREADS
+        count = epoll_wait(self->poll, events, MAX_EVENTS, rest);
+        Py_END_ALLOW_THREADS
+        for (int at = 0; at < count; at++) {
+            int fd = (int)(events[at].data.u64 & 0xffffffffu);
+            int some = drain(self, work, fd, limit, (int)(events[at].data.u64 >> 32), 0);
+            if (some < 0)
+                return -1;
+            reads += some;
+            has_errors |= (events[at].events & EPOLLERR) != 0;
+        }
+        if (reads == 0)
+            break;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(receive_doc,
+             "receive(fd, limit, frames, stay) -> (batches, others, counts)\n\n"
+             "Reads a socket `limit` times and forwards what belongs to a flow. If all of it does,\n"
+             "and something was forwarded within the last `stay` seconds, serves all watched\n"
+             "sockets for up to `stay` seconds. `counts` are the datagrams and bytes forwarded\n"
+             "from ports, and those from the main socket.");
+
+static PyObject *
+receive(Flows *self, PyObject *args)
+{
+    int fd, limit, frames;
+    double stay;
+    if (!PyArg_ParseTuple(args, "iipd", &fd, &limit, &frames, &stay))
+        return NULL;
+    int is_busy = now_seconds() - self->last < stay;
+    Work work = {PyList_New(0), PyList_New(0), {0, 0}, {0, 0}};
+    int failed = work.own == NULL || work.others == NULL ||
+                 drain(self, &work, fd, limit, frames, 1) < 0;
+    if (!failed && is_busy && self->poll >= 0 && work.datagrams[frames] > 0)
+        failed = serve(self, &work, limit, stay) < 0;
+    if (failed) {
+        Py_XDECREF(work.own);
+        Py_XDECREF(work.others);
+        return NULL;
+    }
+    return Py_BuildValue("(NN(LLLL))", work.own, work.others, work.datagrams[0], work.bytes[0],
+                         work.datagrams[1], work.bytes[1]);
+}
+
+PyDoc_STRVAR(watch_doc, "watch(fd, frames)\n\n"
+                        "Has `receive` of other sockets serve this one as well. Raises OSError.");
+
+static PyObject *
+watch(Flows *self, PyObject *args)
+{
+    int fd, frames;
+    if (!PyArg_ParseTuple(args, "ip", &fd, &frames))
+        return NULL;
+    struct epoll_event event = {.events = EPOLLIN};
+    event.data.u64 = (uint64_t)(uint32_t)fd | (uint64_t)frames << 32;
+    if (epoll_ctl(self->poll, EPOLL_CTL_ADD, fd, &event) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(unwatch_doc, "unwatch(fd)\n\nEnds `watch`, before the socket is closed.");
+
+static PyObject *
+unwatch(Flows *self, PyObject *args)
+{
+    int fd;
+    if (!PyArg_ParseTuple(args, "i", &fd))
+        return NULL;
+    epoll_ctl(self->poll, EPOLL_CTL_DEL, fd, NULL);
+    Py_RETURN_NONE;
 }
 
 PyDoc_STRVAR(put_doc, "put(fd, sender, match, out, to, head, budget, seconds)\n\n"
@@ -370,6 +468,7 @@ flows_new(PyTypeObject *type, PyObject *args, PyObject *words)
     Flows *self = (Flows *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
+    self->poll = epoll_create1(EPOLL_CLOEXEC);
     self->flows = PyMem_Calloc(SLOTS, sizeof(Flow));
     self->in = PyMem_Malloc(MAX_DATAGRAM);
     self->out = PyMem_Malloc(MAX_DATAGRAM + MAX_HEAD * (MAX_SEGMENTS + 1));
@@ -384,6 +483,8 @@ flows_new(PyTypeObject *type, PyObject *args, PyObject *words)
 static void
 flows_dealloc(Flows *self)
 {
+    if (self->poll >= 0)
+        close(self->poll);
     PyMem_Free(self->flows);
     PyMem_Free(self->in);
     PyMem_Free(self->out);
@@ -394,6 +495,8 @@ flows_dealloc(Flows *self)
 
 static PyMethodDef methods[] = {
     {"receive", (PyCFunction)receive, METH_VARARGS, receive_doc},
+    {"watch", (PyCFunction)watch, METH_VARARGS, watch_doc},
+    {"unwatch", (PyCFunction)unwatch, METH_VARARGS, unwatch_doc},
     {"put", (PyCFunction)put, METH_VARARGS, put_doc},
     {"clear", (PyCFunction)clear, METH_NOARGS, clear_doc},
     {NULL, NULL, 0, NULL},
