@@ -97,6 +97,34 @@ def test_a_relay_without_the_key_of_a_node_gives_it_no_port(commands: Commands) 
     assert "gives no port: not_allowed" in refused.stderr
 
 
+def test_a_relay_with_an_authority_admits_its_certificates_only(commands: Commands) -> None:
+    for authority in ("ours", "theirs"):
+        (commands.folder / authority).mkdir()
+        assert commands.run("admin", "cert", "ca", "--dir", authority).returncode == 0
+        for owner in ("relay", "node"):
+            words = ["cert", "issue", "127.0.0.1", "--dir", authority]
+            issued = commands.run("admin", *words, "--out", f"{authority}/{owner}.pem")
+            assert issued.returncode == 0
+    ours = ["--ca", "ours/ca.pem"]
+    port = free_port()
+    assert commands.start(
+        "relay", "relay", f"127.0.0.1:{port}", *ours, "--cert", "ours/relay.pem"
+    ).endswith("is up\n")
+    joining = ["run", "--via", f"{port}@127.0.0.1/0", "calc.py"]
+    name = commands.start("home", *joining, *ours, "--cert", "ours/node.pem").partition(" ")[0]
+    called = commands.run(
+        "outside", "call", name, "calc:add(1, 2)", *ours, "--cert", "ours/node.pem"
+    )
+    assert (called.returncode, called.stdout) == (0, "3\n")
+    foreign = commands.run("foreign", *joining, *ours, "--cert", "theirs/node.pem")
+    assert foreign.returncode == ExitCode.LOCAL
+    assert "the peer rejected this node's certificate" in foreign.stderr
+    theirs = ["--ca", "theirs/ca.pem", "--cert", "theirs/node.pem"]
+    distrusting = commands.run("foreign", *joining, *theirs)
+    assert distrusting.returncode == ExitCode.LOCAL
+    assert "the peer's certificate: unable to get local issuer certificate" in distrusting.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -233,6 +234,8 @@ class Client:
     volume: int = 0
     """Their bytes."""
     counted: float = 0.0
+    granted: float = -math.inf
+    """When it got bytes for the fast path."""
 
     def count(self, size: int, now: float, *, within: float) -> None:
         """Counts a batch, together with those within that time."""

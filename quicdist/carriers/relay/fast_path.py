@@ -29,6 +29,9 @@ LIFE = 0.25
 SMALL_BUDGET = 64 * 1024
 """The same for a client that sends many small datagrams."""
 
+BULK = 4 * 1024
+"""Bytes of a batch that is not of small datagrams."""
+
 BUSY = 64 * 1024
 BUSY_BATCHES = 8
 """Bytes, or batches, of a client within `LIFE` after which it counts as busy."""

@@ -12,6 +12,7 @@ from quicdist.carriers.relay.batches import without_heads
 from quicdist.carriers.relay.controls import Control
 from quicdist.carriers.relay.fast_path import (
     BUDGET,
+    BULK,
     BUSY,
     BUSY_BATCHES,
     LIFE,
@@ -166,15 +167,19 @@ class Port:
         """Returns the bytes that a flow of the client may forward; 0 if it gets none.
 
         They count as forwarded, whether they are used or not. A flow of small datagrams, such as
-        acknowledgements, gets few.
+        acknowledgements, gets few. Near a rate limit there are fewer than usual.
         """
         client.count(size, now, within=LIFE)
-        budget = BUDGET if client.volume > BUSY else SMALL_BUDGET
+        is_bulk = size > BULK or client.volume > BUSY
         is_busy = client.volume > BUSY or client.batches > BUSY_BATCHES
-        if not is_busy or not self._rate.take(client.bucket, budget, now):
+        if not is_busy and now - client.granted > 2 * LIFE:
             return 0
-        client.counted = 0.0
-        return budget
+        for budget in (BUDGET, BUDGET // 8) if is_bulk else (SMALL_BUDGET,):
+            if self._rate.take(client.bucket, budget, now):
+                client.granted = now
+                client.counted = 0.0
+                return budget
+        return 0
 
     def _forward(self, client: Client, data: bytes, size: int, now: float) -> bool:
         count = -(-len(data) // size)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from quicdist.carriers.base import Connection, ConnectionHandler, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay.allocation import PortFileError
 from quicdist.carriers.relay.allowed_keys import AllowedKeys
 from quicdist.carriers.relay.client import RelayAddress, RelayClient
@@ -34,6 +38,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.io
 
 HOST = "127.0.0.1"
+UDP_SEGMENT = 103  # udp(7)
 FOREIGN = Identity.ephemeral([HOST]).certificate.public_bytes(Encoding.DER)
 QUIC = b"\x40 like a QUIC packet"
 
@@ -117,6 +122,11 @@ class Peer:
     def send(self, data: bytes, port: int) -> None:
         self._socket.sendto(data, (HOST, port))
 
+    def send_merged(self, datagrams: Sequence[bytes], port: int) -> None:
+        """Sends datagrams of one size in one call, which the kernel may hand over in one buffer."""
+        size = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", len(datagrams[0])))]
+        self._socket.sendmsg(datagrams, size if len(datagrams) > 1 else [], 0, (HOST, port))
+
     def received(self) -> list[bytes]:
         found = []
         with contextlib.suppress(BlockingIOError):
@@ -190,6 +200,65 @@ async def test_a_busy_client_is_forwarded_with_and_without_the_core(
             assert (counters.datagrams_in, counters.datagrams_out) == (300, 300)
             assert (counters.bytes_in, counters.bytes_out) == (total, total)
             assert not counters.dropped
+
+
+async def outcomes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, core: str, seed: int
+) -> tuple[Counter[str], list[bytes], list[bytes]]:
+    """What a relay makes of hostile and honest datagrams: its counters, and what two peers got."""
+    monkeypatch.setenv("QUICDIST_PURE_PYTHON", "1" if core == "python" else "")
+    chance = random.Random(seed)
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as one, Peer() as other:
+            heads = [data_head(one.address), data_head(other.address), data_head(("192.0.2.1", 9))]
+            got: list[list[bytes]] = [[], []]
+            counters = relay.counters
+
+            def handled() -> int:
+                forwarded = counters.datagrams_in + counters.datagrams_out
+                return forwarded + counters.dropped.total()
+
+            def arrived() -> int:
+                for peer, found in zip((one, other), got, strict=True):
+                    found += peer.received()
+                return sum(map(len, got))
+
+            def is_handled(count: int) -> bool:
+                return handled() >= count
+
+            sent = 0
+            for _ in range(200):
+                payload = bytes([chance.choice((0xC0, 0xC0, 0xC0, 0x20, 0x00))]) * chance.choice(
+                    (1, 20, 1000)
+                )
+                count = chance.choice((1, 1, 2, 40))
+                if chance.random() < 0.5:
+                    chance.choice((one, other)).send_merged([payload] * count, port)
+                else:
+                    head = chance.choice((*heads, heads[0][:5], b"\x21" + heads[0][1:], b"\x01"))
+                    frames = [head + payload] * (count - 1) + [(head + payload)[: len(head) + 1]]
+                    assert client.paths.socket is not None
+                    assert client.paths.relay is not None
+                    UdpSocket.send_segments(client.paths.socket, frames, (client.paths.relay, None))
+                sent += count
+                await until(partial(is_handled, sent))
+                assert handled() == sent
+                await until(lambda: arrived() == counters.datagrams_out)
+            found = Counter({reason.value: number for reason, number in counters.dropped.items()})
+            found.update(datagrams_in=counters.datagrams_in, bytes_in=counters.bytes_in)
+            found.update(datagrams_out=counters.datagrams_out, bytes_out=counters.bytes_out)
+            return found, got[0], got[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_core_and_python_treat_all_datagrams_alike(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    bench.limits = RelayLimits(permission=3600)
+    compiled = await outcomes(bench, monkeypatch, "compiled", seed)
+    python = await outcomes(bench, monkeypatch, "python", seed)
+    assert compiled == python
+    assert {"datagrams_out", "malformed", "not_quic", "not_permitted"} <= compiled[0].keys()
 
 
 async def test_other_ports_of_the_relay_are_reached_inside_it(bench: Bench) -> None:
