@@ -14,14 +14,17 @@ HOST = "127.0.0.1"
 
 
 @pytest.mark.io
-async def test_a_relay_is_recognized_and_tells_what_it_sees(tmp_path: Path) -> None:
+async def test_a_relay_is_recognized_and_tells_what_it_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a cookie
     identity = Identity.kept([HOST], tmp_path)
     credentials = Credentials(identity, Trust.first_use(tmp_path / "known"))
     async with Relay(
         HOST, 0, credentials=credentials, ports=range(23000, 23010), port_file=None
     ) as relay:
         settings = Settings(
-            cookie="c", identity=Identity.ephemeral([HOST]), trust=Trust.nothing(), timeout=10.0
+            identity=Identity.ephemeral([HOST]), trust=Trust.nothing(), timeout=10.0
         )
         found = [one async for one in examine(relay.name, settings)]
         assert [one.step for one in found] == [
