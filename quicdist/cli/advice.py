@@ -39,7 +39,10 @@ ADVICE = MappingProxyType(
         Cause.SYSTEM: (ExitCode.LOCAL, ""),
         Cause.SETTING: (ExitCode.LOCAL, ""),
         Cause.CERTIFICATE: (ExitCode.LOCAL, ""),
-        Cause.UNREACHABLE: (ExitCode.UNREACHABLE, "there is no route to that address"),
+        Cause.UNREACHABLE: (
+            ExitCode.UNREACHABLE,
+            "there is no route to that address, or a firewall blocks UDP",
+        ),
         Cause.PORT_CLOSED: (ExitCode.UNREACHABLE, _RUNS),
         Cause.NO_ANSWER: (ExitCode.UNREACHABLE, _RUNS),
         Cause.BEHIND_NAT: (ExitCode.UNREACHABLE, ""),  # the error text says what helps

@@ -126,7 +126,7 @@ def gateway(
     settings = GatewaySettings(
         name or "",
         via=parse_via(options.via) if options.via else (),
-        path=options.path,
+        path=options.path_mode(),
         map_port=options.maps_port(),
         listen=parse_listen(options.listen) if options.listen else None,
         epmd_port=epmd_port,

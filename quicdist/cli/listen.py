@@ -160,7 +160,7 @@ class Settings:
             via=server.via or None,
             carriers=[
                 Quic(
-                    path=server.path,
+                    path=server.path_mode(),
                     map_port=server.maps_port(),
                     tracing=server.tracing(),
                     **server.bounds.tls(),

@@ -529,6 +529,16 @@ class ServerOptions:
     quiet: Quiet = False
     verbose: Verbose = 0
 
+    def path_mode(self) -> str:
+        """Returns the value of --path. Raises Problem."""
+        from quicdist.carriers.relay.paths import path_mode
+        from quicdist.errors import NodeError
+
+        try:
+            return path_mode(self.path).value
+        except NodeError as error:
+            raise Problem(ExitCode.USAGE, f"--path: {error}") from None
+
     def maps_port(self) -> bool:
         """Returns the setting of --map-port. Raises Problem."""
         if self.map_port and not self.via:

@@ -14,7 +14,7 @@ import hashlib
 import ipaddress
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +48,13 @@ _FIND_TIME: Final = 1.5
 
 _QUIET: Final = 1.0
 """Seconds without another instance after which a search of all nodes ends."""
+
+_LEAST: Final = 2.5
+"""Minimum time of a search in seconds. A host repeats an answer only after a second (RFC 6762, 6),
+and may delay it by half a second more."""
+
+_PAUSE: Final = 0.1
+"""Seconds between two checks whether a search has ended."""
 
 _LOOK: Final = 2.0
 """Seconds between two looks at the addresses of this machine."""
@@ -120,10 +127,16 @@ class Lan:
     async def nodes(self, timeout: float = 5.0) -> Sequence[LanNode]:
         """Returns the nodes that are announced in the local network, in the order of their names.
 
-        The search ends when no further node is found for a second, or after `timeout` seconds.
-        Raises OSError if no interface supports multicast.
+        The search takes at least 2.5 seconds, ends when no further node is found for a second, and
+        takes at most `timeout` seconds. Raises OSError if no interface supports multicast.
         """
         check_type("timeout=", timeout, Duration)
+        return await self._search(timeout, lambda node: False)
+
+    async def _search(
+        self, timeout: float, is_wanted: Callable[[LanNode], bool]
+    ) -> Sequence[LanNode]:
+        """Returns the announced nodes. A wanted one ends the search, when no other one follows."""
         found: dict[LanNode, None] = {}
         with contextlib.suppress(TimeoutError):
             async with (
@@ -137,7 +150,7 @@ class Lan:
                     if one is not None:
                         found[one] = None
 
-                async for label in _browse(zc):
+                async for label in _browse(zc, lambda: any(map(is_wanted, found))):
                     asking.create_task(ask(label))
         return sorted(found, key=lambda one: (one.node, one.addresses, one.port))
 
@@ -148,9 +161,10 @@ class Lan:
         """
         check_type("timeout=", timeout, Duration)
         try:
-            nodes = {one.node for one in await self.nodes(timeout) if one.name == name}
+            found = await self._search(timeout, lambda one: one.name == name)
         except OSError as error:
             raise NotFound(f"no answer by multicast DNS: {error}") from error
+        nodes = {one.node for one in found if one.name == name}
         if not nodes:
             raise NotFound(f"no node of the local network is announced with the name {name!r}")
         if len(nodes) > 1:
@@ -337,8 +351,11 @@ async def _resolve(zc: Any, host: str) -> Sequence[str]:
     return found[:_MAX_ADDRESSES]
 
 
-async def _browse(zc: Any) -> AsyncIterator[str]:
-    """Yields the names of instances until no further one is found for a while."""
+async def _browse(zc: Any, is_enough: Callable[[], bool]) -> AsyncIterator[str]:
+    """Yields the names of instances until no further one is found for a while.
+
+    `is_enough` returns whether the search may end earlier than usual.
+    """
     library = _library()
     found: asyncio.Queue[str] = asyncio.Queue()
     seen: set[str] = set()
@@ -349,12 +366,15 @@ async def _browse(zc: Any) -> AsyncIterator[str]:
             found.put_nowait(name.removesuffix(f".{SERVICE}"))
 
     browser = library.asyncio.AsyncServiceBrowser(zc.zeroconf, SERVICE, handlers=[changed])
+    clock = asyncio.get_running_loop().time
+    begun = last = clock()
     try:
-        while True:
+        while clock() - last < _QUIET or not (clock() - begun >= _LEAST or is_enough()):
             try:
-                label = await asyncio.wait_for(found.get(), _QUIET)
+                label = await asyncio.wait_for(found.get(), _PAUSE)
             except TimeoutError:
-                return
+                continue
+            last = clock()
             yield label
     finally:
         await browser.async_cancel()

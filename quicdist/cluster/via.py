@@ -41,6 +41,19 @@ def parse_via(via: Via) -> Relays:
     return tuple(one if isinstance(one, RelayAddress) else _parse(one) for one in given)
 
 
+def check_via_name(name: str, relays: Relays) -> None:
+    """Checks that a name with a port has the host of one of the relays. Raises NodeNameError.
+
+    The hosts of a fleet are not known before it is looked up.
+    """
+    host = name.rpartition("@")[2]
+    if not any(isinstance(one, RelayDomain) or one.host == host for one in relays):
+        raise NodeNameError(
+            f"invalid name {name!r} with a relay: expected none, or port@{relays[0].host} to ask "
+            "for a port of the relay"
+        )
+
+
 def _parse(text: str) -> RelayAddress | RelayDomain:
     name, slash, tcp = text.partition("/")
     is_port = tcp.isascii() and tcp.isdigit() and int(tcp) <= 65535

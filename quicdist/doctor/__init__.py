@@ -85,10 +85,10 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
     Raises Stopped at the first step that fails, and NodeNameError, CookieError, StartError or
     CertificateError for errors in the settings.
     """
-    cookie = find_cookie(settings.cookie)
     place, where = await _find(node, settings)
     yield Finding(Step.NAME, where)
     if place.transport is Transport.TCP:
+        cookie = find_cookie(settings.cookie)
         connection = await _dial_tcp(place, settings)
         yield Finding(Step.PORT, f"TCP {place.host}:{place.port} answers")
         name = settings.name or _own_name_for(node)
@@ -115,6 +115,7 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
             async for finding in _examine_relay(relay, node, settings, looking):
                 yield finding
             return
+        cookie = find_cookie(settings.cookie)  # a relay needs none
         traits = connection.traits
         yield Finding(Step.TLS, f"TLS 1.3, ALPN {traits.alpn} ({traits.name})")
         yield Finding(Step.CERTIFICATE, _describe_certificate(node, looking.seen, settings.trust))

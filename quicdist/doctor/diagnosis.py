@@ -60,7 +60,11 @@ DIAGNOSES = MappingProxyType(
             Trouble.UNREACHABLE,
             "use the name that it has at a relay, or run this command in its network",
         ),
-        Cause.PORT_CLOSED: Diagnosis(Step.PORT, Trouble.UNREACHABLE, _START),
+        Cause.PORT_CLOSED: Diagnosis(
+            Step.PORT,
+            Trouble.UNREACHABLE,
+            f"{_START}. A firewall that rejects UDP looks the same",
+        ),
         Cause.ALPN: Diagnosis(
             Step.TLS,
             Trouble.REFUSED,

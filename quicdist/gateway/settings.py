@@ -12,7 +12,7 @@ from quicdist.cluster.access import Access
 from quicdist.cluster.lan import Lan
 from quicdist.cluster.names import NodeName
 from quicdist.cluster.policy import Policy
-from quicdist.cluster.via import Relays
+from quicdist.cluster.via import Relays, check_via_name
 from quicdist.errors import NodeError, NodeNameError
 from quicdist.gateway.erlang import gateway_port
 from quicdist.protocol.dialects import ALL_ALPNS
@@ -118,6 +118,8 @@ class GatewaySettings(QuicOptions):
         """The parsed name. Raises NodeNameError if it is invalid."""
         if self.via and not self.name:
             return NodeName.own(f"0@{self.via[0].host}")
+        if self.via:
+            check_via_name(self.name, self.via)
         return NodeName.own(self.name)
 
     @property

@@ -35,7 +35,7 @@ from quicdist.cluster.resolver import Resolver
 from quicdist.cluster.retry import Retry
 from quicdist.cluster.short_names import ShortNames
 from quicdist.cluster.tls import tcp_or_tls
-from quicdist.cluster.via import Via, parse_via
+from quicdist.cluster.via import Via, check_via_name, parse_via
 from quicdist.errors import (
     CallError,
     CallTimeout,
@@ -209,6 +209,8 @@ class Node:
             own = NodeName.own(name) if name else NodeName.unnamed(f"@{relays[0].host}")
             if name and own.address is None:
                 raise NodeNameError(f"invalid name {name!r} with via=: expected port@relay")
+            if name:
+                check_via_name(name, relays)
         elif named_by is None:
             own = NodeName.own(name or "")
         else:
@@ -287,7 +289,8 @@ class Node:
                 self._name = await life.be_named(Atom(self._named_by))
         except (OSError, CertificateError, EpmdError, ValueError) as error:
             await self._give_up(life)
-            text = f"{self.name} cannot start: {self._obstacle(error)}"
+            who = f"a node at {self.name[1:]}" if self.name.startswith("@") else self.name
+            text = f"{who} cannot start: {self._obstacle(error)}"
             raise StartError(text, causes.of_error(error)) from error
         except BaseException:
             await self._give_up(life)

@@ -94,7 +94,7 @@ def test_a_relay_without_the_key_of_a_node_gives_it_no_port(commands: Commands) 
     assert up
     refused = commands.run("home", "run", "--via", f"{port}@127.0.0.1/0", "calc.py")
     assert refused.returncode == ExitCode.LOCAL
-    assert "gives no port: not_allowed" in refused.stderr
+    assert "gives no port: its allow-list does not contain the key of this node" in refused.stderr
 
 
 def test_a_relay_with_an_authority_admits_its_certificates_only(commands: Commands) -> None:

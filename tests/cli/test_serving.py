@@ -204,6 +204,12 @@ def test_names_of_nodes_to_be(quicdist: Command) -> None:
     quicdist("gateway", "1@127.0.0.1", "--calls-per-second", "1").refused(2, "requires a policy")
 
 
+@pytest.mark.parametrize("command", ["listen", "gateway"])
+def test_a_port_is_mapped_only_for_a_node_at_a_relay(quicdist: Command, command: str) -> None:
+    quicdist(command, "1@127.0.0.1", "--map-port").refused(2, "--map-port requires a relay")
+    quicdist(command, "1@127.0.0.1", "--path", "fast").refused(2, "--path: invalid path 'fast'")
+
+
 def test_certificates_that_cannot_be_used(quicdist: Command) -> None:
     quicdist("listen", "0@127.0.0.1", "--cert", "none.pem").refused(5, "none.pem", "No such file")
     quicdist("listen", "0@127.0.0.1", "--key", "k.pem").refused(2, "--cert")

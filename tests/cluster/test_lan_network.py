@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from quicdist.cli.exit_codes import ExitCode
 from tests.nat.two_homes import why_not
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -65,6 +66,25 @@ class Lan:
             timeout=PATIENCE,
             check=False,
         )
+
+    def listing(self, host: int, *words: str, until: str) -> str:
+        """Lists the nodes until the output has this text, and returns it."""
+
+        def read() -> str:
+            text = self.quicdist(host, "names", "--lan", *words).stdout
+            return text if until in text else ""
+
+        return wait_until(read)
+
+    def ended(self, host: int, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Runs a command until it ends with this exit code: a slow host may be found later."""
+
+        def run() -> list[subprocess.CompletedProcess[str]]:
+            done = self.quicdist(host, *words)
+            assert done.returncode in (code, ExitCode.UNREACHABLE), done.stderr
+            return [done] if done.returncode == code else []
+
+        return wait_until(run)[0]
 
     def start(self, host: int, *words: str, until: str) -> None:
         """Starts a Python program; returns when it has printed a line with `until`."""
@@ -154,23 +174,18 @@ def run_calc(lan: Lan, tmp_path: Path) -> None:
     lan.start(1, "-m", "quicdist", *words, "-v", until="is announced")
 
 
-def listed(lan: Lan) -> str:
-    """Returns the nodes that the second host finds in the time of the command."""
-    return lan.quicdist(2, "names", "--lan").stdout
-
-
 def test_a_node_is_listed_and_called(lan: Lan, tmp_path: Path) -> None:
     run_calc(lan, tmp_path)
-    wait_until(lambda: listed(lan) == "4433@robot.local 10.5.0.1 4433 app\n")
-    told = json.loads(lan.quicdist(2, "names", "--lan", "--json").stdout)
+    assert lan.listing(2, until="robot") == "4433@robot.local 10.5.0.1 4433 app\n"
+    told = json.loads(lan.listing(2, "--json", until="robot"))
     assert told == {
         "nodes": [
             {"node": "4433@robot.local", "name": "app", "addresses": ["10.5.0.1"], "port": 4433}
         ]
     }
     for node in ("app", "4433@robot.local"):
-        called = lan.quicdist(2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan")
-        assert called.stdout == "3\n", called.stderr
+        called = lan.ended(2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan")
+        assert called.stdout == "3\n"
 
 
 def test_a_network_without_ipv4(tmp_path: Path) -> None:
@@ -179,17 +194,16 @@ def test_a_network_without_ipv4(tmp_path: Path) -> None:
         words = ("run", "4433@robot.local", "calc.py", "--listen", "[::]:4433", "--lan", "app")
         lan.start(1, "-m", "quicdist", *words, "-v", until="is announced")
         for node in ("app", "4433@robot.local"):
-            called = lan.quicdist(2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan")
-            assert called.stdout == "3\n", called.stderr
+            called = lan.ended(2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan")
+            assert called.stdout == "3\n"
 
 
 def test_an_announcement_follows_the_addresses_of_the_host(lan: Lan, tmp_path: Path) -> None:
     run_calc(lan, tmp_path)
-    assert "10.5.0.1" in lan.quicdist(2, "names", "--lan").stdout
+    lan.listing(2, until="10.5.0.1")
     lan.readdress(1, "10.5.0.1/24", "10.5.0.9/24")
-    wait_until(lambda: "10.5.0.9" in lan.quicdist(2, "names", "--lan").stdout)
-    called = lan.quicdist(2, "call", "4433@robot.local", "calc:add", "[1, 2]", "--lookup", "lan")
-    assert called.stdout == "3\n", called.stderr
+    lan.listing(2, until="10.5.0.9")
+    lan.ended(2, "call", "4433@robot.local", "calc:add", "[1, 2]", "--lookup", "lan")
 
 
 CALLS = """
@@ -198,7 +212,8 @@ from quicdist import Cause, Lan, NoConnection, Node
 
 async def main():
     async with Node("4434@tool.local", listen="0.0.0.0:4434", cookie="c", lan=Lan()) as node:
-        assert await node.ping("app")
+        while not await node.ping("app"):
+            pass
         assert await node.connect("app") == "4433@robot.local"
         assert node.nodes() == ["4433@robot.local"]
         assert await node.call("app", "calc", "add", [1, 2]) == 3
@@ -233,9 +248,85 @@ def test_a_name_that_nobody_announces(lan: Lan) -> None:
 
 def test_hostile_records_are_ignored_or_escaped(lan: Lan, tmp_path: Path) -> None:
     lan.start(1, "-c", HOSTILE, until="announced")
-    wait_until(lambda: listed(lan) == "?[31mevil@h 10.5.0.1 9\n")
-    told = json.loads(lan.quicdist(2, "names", "--lan", "--json").stdout)
+    assert lan.listing(2, until="evil") == "?[31mevil@h 10.5.0.1 9\n"
+    told = json.loads(lan.listing(2, "--json", until="evil"))
     assert [one["node"] for one in told["nodes"]] == ["\x1b[31mevil@h"]
+
+
+FALSE = """
+import asyncio
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+from quicdist.cluster.lan import SERVICE, label_of
+
+async def main():
+    zc = AsyncZeroconf()
+    info = AsyncServiceInfo(
+        SERVICE, f"{label_of('4433@bank.local')}.{SERVICE}", port=4433, server="false.local.",
+        properties={"node": "4433@bank.local", "name": "bank"}, parsed_addresses=["10.5.0.1"],
+    )
+    await (await zc.async_register_service(info))
+    print("announced", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_name_that_points_to_another_node_fails(lan: Lan, tmp_path: Path) -> None:
+    """The node at the announced address says that it has another name."""
+    run_calc(lan, tmp_path)
+    lan.start(2, "-c", FALSE, until="announced")
+    for node in ("bank", "4433@bank.local"):
+        called = lan.ended(
+            2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan", code=ExitCode.REFUSED
+        )
+        assert not called.stdout
+
+
+FLOOD = """
+import itertools, os, socket, struct
+
+def name(*labels):
+    return b"".join(bytes([len(one)]) + one for one in labels) + bytes(1)
+
+SERVICE = (b"_quicdist", b"_udp", b"local")
+
+def record(owner, kind, data):
+    return owner + struct.pack(">HHIH", kind, 1, 4500, len(data)) + data
+
+def answer(number):
+    instance = name(b"%d" % number, *SERVICE)
+    host = name(b"h%d" % number, b"local")
+    huge = b"".join(bytes([255]) + os.urandom(255) for _ in range(20))
+    pairs = (b"node=%d@h.local" % (1024 + number), b"name=app")
+    texts = b"".join(bytes([len(one)]) + one for one in pairs)
+    records = [
+        record(name(*SERVICE), 12, instance),
+        record(instance, 33, struct.pack(">HHH", 0, 0, 9) + host),
+        record(instance, 16, texts + huge),
+        record(host, 1, bytes([10, 5, 0, 1])),
+    ]
+    return struct.pack(">HHHHHH", 0, 0x8400, 0, len(records), 0, 0) + b"".join(records)
+
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.bind(("10.5.0.1", 0))
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("10.5.0.1"))
+    print("floods", flush=True)
+    for number in itertools.count():
+        sock.sendto(answer(number % 60000), ("224.0.0.251", 5353))
+        if number % 50 == 0:
+            sock.sendto(os.urandom(1400), ("224.0.0.251", 5353))
+"""
+
+
+def test_a_flood_of_announcements_is_bounded(lan: Lan) -> None:
+    lan.start(1, "-c", FLOOD, until="floods")
+    listed = lan.quicdist(2, "names", "--lan", "--timeout", "3")
+    assert listed.returncode == 0, listed.stderr
+    assert len(listed.stdout.splitlines()) <= 256
+    missing = lan.quicdist(2, "call", "app", "calc:add", "[1, 2]", "--lookup", "lan")
+    assert missing.returncode == 3
+    assert len(missing.stderr) < 1000
 
 
 PING = """
@@ -264,5 +355,4 @@ def test_an_announcement_is_not_trusted(lan: Lan, tmp_path: Path) -> None:
     (tmp_path / "calc.py").write_text(CALC)
     words = ("run", "4433@robot.local", "calc.py", "--listen", "0.0.0.0:4433", "--lan", "app")
     lan.start(1, "-m", "quicdist", *words, "--cookie", "other", "-v", until="is announced")
-    called = lan.quicdist(2, "call", "app", "calc:add", "[1, 2]", "--lookup", "lan")
-    assert called.returncode == 4, called.stderr
+    lan.ended(2, "call", "app", "calc:add", "[1, 2]", "--lookup", "lan", code=ExitCode.REFUSED)

@@ -13,10 +13,13 @@ from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.io
-async def test_a_relay_is_recognized_and_tells_what_it_sees(tmp_path: Path) -> None:
+async def test_a_relay_is_recognized_and_tells_what_it_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a cookie
     async with relay(tmp_path) as one:
         settings = Settings(
-            cookie="c", identity=Identity.ephemeral([HOST]), trust=Trust.nothing(), timeout=PATIENCE
+            identity=Identity.ephemeral([HOST]), trust=Trust.nothing(), timeout=PATIENCE
         )
         found = [one async for one in examine(one.name, settings)]
         assert [one.step for one in found] == [

@@ -234,6 +234,7 @@ async def test_a_peer_is_held_to_its_rate_across_connections(
     [
         ({"messages_per_second": 0}, "expected a finite number above 0"),
         ({"calls_per_second": 1.0}, "requires a policy"),
+        ({"map_port": True}, "requires a relay"),
     ],
 )
 def test_rates_that_cannot_be_kept_are_refused(wrong: dict[str, float], said: str) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from quicdist import Node, NodeDown
+from quicdist import Node, NodeDown, Quic
 from quicdist.carriers.relay.client import RelayAddress
 from quicdist.cluster.via import RelayDomain, parse_via
-from quicdist.errors import Cause, NodeNameError, StartError
+from quicdist.errors import Cause, NodeError, NodeNameError, StartError
+from quicdist.gateway import GatewaySettings
+from quicdist.protocol.dialects import ALL_ALPNS
 from tests.support.ports import free_port, free_ports
 from tests.support.relayed import HOST, relay, via
 from tests.support.waiting import until
@@ -40,6 +42,22 @@ async def test_any_node_dials_the_name_at_the_relay(tmp_path: Path) -> None:
             assert status.observed is not None
             assert status.relayed_in > 0
             assert outside.relay is None
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("alpn", ALL_ALPNS)
+async def test_every_carrier_dials_the_name_at_the_relay(tmp_path: Path, alpn: str) -> None:
+    dialer = Quic(dial_alpns=(alpn,))
+    async with (
+        relay(tmp_path) as one,
+        Node(via=via(one), cookie="c") as home,
+        Node(f"0@{HOST}", carriers=[dialer], cookie="c") as outside,
+    ):
+        assert await outside.ping(home.name)
+        assert outside.peer(home.name).alpn == alpn
+        async with home.mailbox("box") as box:
+            await outside.send(("box", home.name), b"x" * 300_000)
+            assert await box.receive() == b"x" * 300_000
 
 
 @pytest.mark.io
@@ -203,3 +221,20 @@ def test_via_excludes_names_without_a_port_and_named_by() -> None:
         Node(named_by="4433@203.0.113.10", via="4433@203.0.113.10", cookie="c")
     with pytest.raises(NodeNameError, match="no relay"):
         Node(via=[], cookie="c")
+
+
+def test_a_name_with_a_port_has_the_host_of_a_relay() -> None:
+    relays = ["4433@203.0.113.10", "4433@relay.example.org"]
+    Node("20001@relay.example.org", via=relays, cookie="c")
+    Node("20001@192.168.1.5", via="relays.example.org", cookie="c")  # not known yet
+    with pytest.raises(NodeNameError, match=r"expected none, or port@203\.0\.113\.10"):
+        Node("4433@192.168.1.5", via=relays, cookie="c")
+    settings = GatewaySettings("4433@192.168.1.5", via=parse_via(relays))
+    with pytest.raises(NodeNameError, match="expected none, or port@"):
+        assert settings.node
+
+
+async def test_a_port_is_mapped_only_for_a_node_at_a_relay() -> None:
+    node = Node("0@127.0.0.1", carriers=[Quic(map_port=True)], cookie="c")
+    with pytest.raises(NodeError, match="requires a relay"):
+        await node.start()

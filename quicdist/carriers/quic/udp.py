@@ -66,8 +66,6 @@ class UdpSocket:
                 _option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         self._watched = _watched(sock) if _LINUX else None
-        # Loops need not accept objects with a file descriptor.
-        self._readable = (sock if self._watched is None else self._watched).fileno()
         keep_from_children(self)
         self._segments = _LINUX
         """Whether to use UDP_SEGMENT, until the kernel rejects it."""

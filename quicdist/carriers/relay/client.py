@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import random
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from quicdist.carriers.relay.frames import (
     Message,
     Observed,
     Proof,
+    Refusal,
     Refused,
     decode,
     encode,
@@ -59,6 +61,18 @@ _log.addFilter(LogRateLimit("relay_lost", "relay_used", "relay_gives_no_port"))
 
 _ATTEMPT = 7.0
 """Seconds for one attempt to connect."""
+
+_REFUSALS = {
+    Refusal.NOT_ALLOWED: "its allow-list does not contain the key of this node: `quicdist cert "
+    "show` prints it",
+    Refusal.PORTS_FULL: "all its ports belong to other nodes",
+    Refusal.KEY_FULL: "the key of this node has the maximum number of ports",
+    Refusal.PORT_TAKEN: "the port in the name belongs to another key, or is not one of its ports",
+    Refusal.SUPERSEDED: "another process with the same key has taken the port over",
+    Refusal.STOPPING: "it is stopping",
+    Refusal.PROOF: "this node did not prove that it has the key of its certificate",
+    Refusal.RATE: "a limit is reached: nodes, or new ports of one address",
+}
 
 _BACKLOG = MIB
 """Bytes of data frames that may wait for the TLS connection."""
@@ -259,7 +273,7 @@ class RelayClient:
         self._stream = stream
 
     def _failed(self, way: Way, error: OSError | CertificateError) -> None:
-        text = str(error) or "no answer"
+        text = self._reason(way, error)
         self._failures[way] = DialError(
             f"relay {self.relay.name} over {way.name}: {text}", causes.of_error(error)
         )
@@ -317,6 +331,13 @@ class RelayClient:
             _log.info("the relay %s is used over %s", self.relay.name, way.name, extra=extra)
         self.on_change()
 
+    def _reason(self, way: Way, error: OSError | CertificateError) -> str:
+        # asyncio's text of a failed connection repeats the call.
+        if way is Way.TCP and isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+            where = f"{self.relay.host}:{self.relay.tcp_port}"
+            return f"{where}: {os.strerror(error.errno) if error.errno else error or 'no answer'}"
+        return str(error) or "no answer"
+
     # -- what arrives ---------------------------------------------------------------------------
 
     def message(self, way: Way, message: Message) -> None:
@@ -337,7 +358,7 @@ class RelayClient:
                 text = "the relay %s gives this node no port: %s"
                 _log.warning(text, self.relay.name, name, extra=extra)
                 self._failures[way] = DialError(
-                    f"relay {self.relay.name} gives no port: {name}", Cause.NOT_ALLOWED
+                    f"relay {self.relay.name} gives no port: {_REFUSALS[why]}", Cause.NOT_ALLOWED
                 )
                 self._do(self._state.refused(way, why, now))
             case _:
