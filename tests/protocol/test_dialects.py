@@ -341,11 +341,12 @@ def test_erlang_quic_strangers_cannot_fill_memory_before_the_handshake_is_over()
         listener.receive(32, frame)
 
 
-def test_erlang_quic_unfinished_frames_on_all_streams_share_one_limit() -> None:
+@pytest.mark.parametrize("arrived", [0, 599_999])
+def test_erlang_quic_unfinished_frames_on_all_streams_share_one_limit(arrived: int) -> None:
     listener = ErlangDistDialect(Role.LISTENER, CarrierLimits(max_frame=1_000_000))
     listener.receive(0, NAME + REPLY)
     listener.connected()
-    listener.receive(4, (600_000).to_bytes(4, "big"))
+    listener.receive(4, (600_000).to_bytes(4, "big") + bytes(arrived))
     with pytest.raises(DialectError, match="frames of all streams"):
         listener.receive(8, (600_000).to_bytes(4, "big"))
 

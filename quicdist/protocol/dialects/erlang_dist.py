@@ -146,13 +146,13 @@ class ErlangDistDialect:
         if framer is None:
             framer = self._frames[stream] = frame_framer(self._limits)
         packets: list[Packet] = [FramePacket(body) for body in framer.feed_frames(chunk)]
-        if framer.missing and len(self._frames) > 2 and self._wanted() > self._limits.max_frame:
+        if framer.missing and len(self._frames) > 2 and self._announced() > self._limits.max_frame:
             # The unfinished frames of 16 streams together may not exceed the maximum frame size.
             raise DialectError("the unfinished frames of all streams exceed the maximum frame size")
         return packets
 
-    def _wanted(self) -> int:
-        return sum(framer.missing for framer in self._frames.values())
+    def _announced(self) -> int:
+        return sum(framer.announced for framer in self._frames.values())
 
     def _keep_early(self, packets: Sequence[Packet]) -> None:
         """Stores frames that arrive before the end of the handshake.
@@ -162,7 +162,7 @@ class ErlangDistDialect:
         """
         self._early += packets
         self._early_size += sum(len(packet.data) for packet in packets)
-        if self._early_size + self._wanted() > self._limits.receive_window:
+        if self._early_size + self._announced() > self._limits.receive_window:
             raise DialectError("too much data before the end of the handshake")
 
     def _receive_handshake(self, chunk: bytes) -> list[Packet]:

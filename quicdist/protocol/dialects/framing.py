@@ -25,7 +25,7 @@ copied."""
 class LengthFramer:
     """Splits the bytes of one stream into bodies with big-endian lengths of `width` bytes."""
 
-    __slots__ = ("_body", "_header", "_limit", "_missing", "_name", "width")
+    __slots__ = ("_body", "_header", "_length", "_limit", "_missing", "_name", "width")
 
     def __init__(self, width: int, limit: int, name: str) -> None:
         """`limit` is the maximum size of a body in bytes. Error texts use `name` for a body."""
@@ -35,6 +35,12 @@ class LengthFramer:
         self._header = b""
         self._body: list[bytes] = []
         self._missing = 0
+        self._length = 0
+
+    @property
+    def announced(self) -> int:
+        """The size of the current body in bytes if it is incomplete, else 0."""
+        return self._length if self._missing else 0
 
     @property
     def missing(self) -> int:
@@ -124,7 +130,7 @@ class LengthFramer:
 
     def _begin(self, length: int) -> None:
         self._check(length)
-        self._missing = length
+        self._missing = self._length = length
 
     def _continue(self, data: bytes) -> tuple[bytes | None, bytes]:
         if len(data) < self._missing:
