@@ -54,7 +54,7 @@ async def at(port: int, credentials: Credentials = CREDENTIALS) -> AsyncIterator
         "127.0.0.1",
         port,
         settings=replace(settings(), credentials=credentials),
-        accept=accept,  # type: ignore[arg-type]  # a QuicCarrier is what comes
+        accept=accept,  # type: ignore[arg-type]  # a QuicConnection is what comes
     )
     made.append(Node(endpoint))
     try:

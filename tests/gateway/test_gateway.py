@@ -285,7 +285,7 @@ async def test_nodes_keep_names_that_say_no_port() -> None:
 async def test_what_carried_a_connection_is_gone_with_it() -> None:
     def left() -> list[str]:
         names = (type(one).__name__ for one in gc.get_objects())
-        return sorted(name for name in names if name in ("QuicCarrier", "TcpConnection"))
+        return sorted(name for name in names if name in ("QuicConnection", "TcpConnection"))
 
     async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
         gc.collect()

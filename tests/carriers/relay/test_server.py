@@ -397,9 +397,10 @@ async def test_only_allowed_keys_get_ports(bench: Bench) -> None:
     friend = Identity.ephemeral([HOST])
     bench.allowed = AllowedKeys.of([friend.fingerprint])
     async with bench.relay() as relay, bench.node(friend):
-        with pytest.raises(DialError, match="not_allowed"):
+        with pytest.raises(DialError, match="its allow-list does not contain the key") as raised:
             async with bench.node(timeout=3.0):
                 pass
+        assert raised.value.cause is Cause.NOT_ALLOWED
         assert relay.counters.refused[Refusal.NOT_ALLOWED] >= 1
 
 
