@@ -18,15 +18,16 @@ _STYLE = """
 .ground { fill: #ffffff }
 text { font: 12px system-ui, sans-serif; fill: #57606a }
 .title { font-weight: 600; fill: #24292f }
-.axis { stroke: #d0d7de } polyline { fill: none; stroke-width: 2 }
-polyline.ours { stroke: #8250df } polyline.other { stroke: #8c959f; stroke-dasharray: 5 3 }
+.axis { stroke: #d0d7de } polyline { stroke-width: 2 }
+polyline.ours { fill: none; stroke: #8250df }
+polyline.other { fill: none; stroke: #8c959f; stroke-dasharray: 5 3 }
 text.ours { fill: #8250df } text.other { fill: #57606a }
-.ours { fill: #8250df } .other { fill: #8c959f } .plain { opacity: 0.5 }
+rect.ours { fill: #8250df } rect.other { fill: #8c959f } .plain { opacity: 0.5 }
 @media (prefers-color-scheme: dark) {
   .ground { fill: #0d1117 } text { fill: #8b949e } .title { fill: #e6edf3 }
   .axis { stroke: #30363d } polyline.ours { stroke: #a371f7 } polyline.other { stroke: #6e7681 }
   text.ours { fill: #a371f7 } text.other { fill: #8b949e }
-  .ours { fill: #a371f7 } .other { fill: #6e7681 }
+  rect.ours { fill: #a371f7 } rect.other { fill: #6e7681 }
 }
 """
 
@@ -113,7 +114,7 @@ def _panel(parts: list[str], panel: Panel, x: int, y: int) -> int:
 
 # -- line charts --------------------------------------------------------------------------------
 
-_PLOT_WIDTH = 270
+_PLOT_WIDTH = 246
 _PLOT_HEIGHT = 170
 _SCALE = 44
 _NAME_HEIGHT = 14
