@@ -496,10 +496,7 @@ class Bounds:
         return {"cipher_suites": suites, "key_exchanges": groups}
 
     def rates(self) -> Rates:
-        """Returns the rates as arguments of NodeLimits or GatewaySettings. Raises Problem."""
-        for rate in (self.messages_per_second, self.calls_per_second):
-            if rate is not None and not rate > 0:
-                raise Problem(ExitCode.USAGE, f"a rate per second must be above 0, got {rate:g}")
+        """Returns the rates as arguments of NodeLimits or GatewaySettings."""
         return {
             "messages_per_second": self.messages_per_second,
             "calls_per_second": self.calls_per_second,

@@ -200,7 +200,9 @@ def test_names_of_nodes_to_be(quicdist: Command) -> None:
     for command in (("gateway", "1@127.0.0.1"), ("listen", "0@127.0.0.1")):
         quicdist(*command, "--cipher-suite", "RC4").refused(2, "cipher suite 'RC4'")
         quicdist(*command, "--key-exchange", "X25519MLKEM768").refused(2, "aioquic only supports")
-        quicdist(*command, "--messages-per-second", "0").refused(2, "must be above 0")
+        quicdist(*command, "--messages-per-second", "0").refused(
+            2, "--messages-per-second", "greater"
+        )
     quicdist("gateway", "1@127.0.0.1", "--calls-per-second", "1").refused(2, "requires a policy")
 
 
