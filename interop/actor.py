@@ -333,14 +333,14 @@ async def _ask(me: Mailbox, to: Pid | tuple[str, str], request: Term) -> tuple[P
     return await _answer_of(me, to)
 
 
-async def _answer_of(me: Mailbox, whom: Pid | tuple[str, str]) -> tuple[Pid, Term]:
+async def _answer_of(me: Mailbox, to: Pid | tuple[str, str]) -> tuple[Pid, Term]:
     def is_answer(message: Term) -> bool:
         return isinstance(message, tuple) and len(message) == 2 and isinstance(message[0], Pid)
 
     try:
         answer = await me.receive(is_answer, TIMEOUT)
     except TimeoutError:
-        raise Unexpected(f"{_text(whom)} did not answer within {TIMEOUT:g} s") from None
+        raise Unexpected(f"{_text(to)} did not answer within {TIMEOUT:g} s") from None
     assert isinstance(answer, tuple)
     return answer[0], answer[1]
 

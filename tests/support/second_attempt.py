@@ -8,10 +8,9 @@ test of the fast tier has one attempt.
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from tests.support.skips import is_gate
 from tests.support.tiers import is_fast
 
 MOST = 3
@@ -61,6 +60,5 @@ class SecondAttempt:
 
 def register(config: pytest.Config) -> None:
     """Adds the plugin to a run of the gate."""
-    is_gate = os.environ.get("CI", "").lower() in ("true", "1")
-    if is_gate and config.pluginmanager.hasplugin(_PLUGIN):
+    if is_gate() and config.pluginmanager.hasplugin(_PLUGIN):
         config.pluginmanager.register(SecondAttempt(), "second attempt")

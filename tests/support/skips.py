@@ -35,6 +35,11 @@ ALLOWED = (
 and that no package can fix."""
 
 
+def is_gate() -> bool:
+    """Whether this run is the gate, which sets CI=true."""
+    return os.environ.get("CI", "").lower() in ("true", "1")
+
+
 def reason_of(longrepr: object) -> str:
     """Returns the reason in the report of a skipped test or module."""
     text = str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)
@@ -87,5 +92,4 @@ class SkipReport:
 def register(config: pytest.Config) -> None:
     """Adds the report to a run, but not to its workers."""
     if not hasattr(config, "workerinput"):
-        is_gate = os.environ.get("CI", "").lower() in ("true", "1")
-        config.pluginmanager.register(SkipReport(is_gate=is_gate), "skips")
+        config.pluginmanager.register(SkipReport(is_gate=is_gate()), "skips")

@@ -76,8 +76,8 @@ async def _measure(ours: Node, node: str, timeout: float, bounds: Bounds, *, as_
     bench = Bench(ours, node, timeout, progress.show)
     report = Report.of(bench.connection, await bench.round_trips(bounds.seconds))
     progress.clear()
-    lines = None if as_json else report.idle_lines()
-    _print(lines)
+    if not as_json:
+        _print(report.idle_lines())
     refusal: NotAllowed | None = None
     for direction in Direction:
         try:
@@ -89,15 +89,16 @@ async def _measure(ours: Node, node: str, timeout: float, bounds: Bounds, *, as_
             break
         finally:
             progress.clear()
-        _print(None if as_json else report.last_lines())
+        if not as_json:
+            _print(report.last_lines())
     if as_json:
         _print_json(report, refusal)
     if refusal is not None:
         raise refusal
 
 
-def _print(lines: list[str] | None) -> None:
-    for line in lines or ():
+def _print(lines: list[str]) -> None:
+    for line in lines:
         print(line, flush=True)
 
 
