@@ -60,7 +60,7 @@ class Carrier:
 def all_carriers(environment: Mapping[str, str] = os.environ) -> list[Carrier]:
     """Returns all kinds of peers; unavailable ones carry the reason."""
     return [
-        Carrier("quicdist", f"another Python process{_own_version()}", "quicdist/1", PythonPeer),
+        Carrier("quicdist", f"another Python process{_own_version()}", "quicdist/2", PythonPeer),
         _gateway(environment),
         _quic_dist(environment),
         _erlang_quic(environment),
@@ -88,7 +88,7 @@ def _gateway(environment: Mapping[str, str]) -> Carrier:
         return _with_erl(GatewayedPeer(setting), erl)
 
     about = f"stock Erlang/OTP {release or ''} behind quicdist gateway"
-    return Carrier("gateway", about, "quicdist/1", make, absent)
+    return Carrier("gateway", about, "quicdist/2", make, absent)
 
 
 def _compiled(

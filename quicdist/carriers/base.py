@@ -158,11 +158,12 @@ class Connection(Protocol):
     def handshake_done(self) -> None:
         """Switches both directions from handshake messages to frames."""
 
-    def send_frame(self, parts: Sequence[Buffer]) -> None:
+    def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
         """Queues one frame.
 
         Frames queued in one event loop iteration are sent together. An empty `parts` is a tick
-        (ERTS, Distribution Protocol).
+        (ERTS, Distribution Protocol). `stream` is a stream of quicdist.protocol.streams: 0, or the
+        data stream of the sending process if the traits have data streams.
         """
 
     def consumed(self, count: int) -> None:

@@ -138,7 +138,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         """Switches from handshake messages to frames."""
         self._perform(self._dialect.connected())
 
-    def send_frame(self, parts: Sequence[Buffer]) -> None:
+    def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
         """Queues one frame.
 
         Frames queued in one event loop iteration are written together. An empty `parts` is a tick

@@ -13,8 +13,10 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Protocol
 
+from quicdist.etf.terms import Pid
 from quicdist.protocol.channel import OutgoingMessage
 from quicdist.protocol.dialects.base import Buffer
+from quicdist.protocol.streams import stream_of
 from quicdist.runtime.backpressure import Backpressure
 
 Frame = Sequence[Buffer]
@@ -34,29 +36,30 @@ class FrameSink(Protocol):
     def is_writable(self) -> bool:
         """Whether the carrier accepts more frames. See `carriers.base.Connection`."""
 
-    def send_frame(self, parts: Frame) -> None:
+    def send_frame(self, parts: Frame, stream: int = 0) -> None:
         """Passes one frame to the carrier."""
 
 
 class Fragmenter(Protocol):
     """The part of a channel that an outbox needs."""
 
-    def frame(self, message: OutgoingMessage) -> bytes | None:
+    def frame(self, message: OutgoingMessage, stream: int = 0) -> bytes | None:
         """Returns the frame of a small message, or None for other messages.
 
-        The frame must be sent next.
+        The frame must be the next one on this stream.
         """
 
-    def frames(self, message: OutgoingMessage) -> Iterator[Frame]:
+    def frames(self, message: OutgoingMessage, stream: int = 0) -> Iterator[Frame]:
         """Yields the frames of any message."""
 
 
 class _Lane:
     """The queue of one sender. Its first message may be partly sent."""
 
-    __slots__ = ("frames", "messages", "rest")
+    __slots__ = ("frames", "messages", "rest", "stream")
 
-    def __init__(self) -> None:
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
         self.messages: deque[tuple[OutgoingMessage, Backpressure | None]] = deque()
         self.frames: Iterator[Frame] | None = None
         self.rest = 0
@@ -77,6 +80,8 @@ class Outbox:
         self._sink = sink
         self.fragmenter = fragmenter
         """Splits messages into frames."""
+        self.has_data_streams = False
+        """Whether the frames of different senders may use different streams."""
         self._high = high
         self._low = low
         self._lanes: dict[Hashable, _Lane] = {}
@@ -119,15 +124,16 @@ class Outbox:
         if self._failure is not None:
             return
         self.messages_accepted += 1
+        stream = stream_of(sender) if self.has_data_streams and type(sender) is Pid else 0
         if not self._turns and self._sink.is_writable:
-            frame = self.fragmenter.frame(message)
+            frame = self.fragmenter.frame(message, stream)
             if frame is not None:
-                self._sink.send_frame((frame,))
+                self._sink.send_frame((frame,), stream)
                 self.frames_sent += 1
                 return
         lane = self._lanes.get(sender)
         if lane is None:
-            lane = self._lanes[sender] = _Lane()
+            lane = self._lanes[sender] = _Lane(stream)
             self._turns.append(sender)
         lane.messages.append((message, level))
         self.queued += message.size
@@ -167,7 +173,7 @@ class Outbox:
         lane.rest -= gone
         self.queued -= gone
         self.frames_sent += 1
-        self._sink.send_frame(frame)
+        self._sink.send_frame(frame, lane.stream)
         return True
 
     def _send_small(self, lane: _Lane) -> bool:
@@ -177,7 +183,7 @@ class Outbox:
         sent = 0
         while messages and sent < _TURN and sink.is_writable:
             message, level = messages[0]
-            frame = self.fragmenter.frame(message)
+            frame = self.fragmenter.frame(message, lane.stream)
             if frame is None:
                 break
             messages.popleft()
@@ -186,14 +192,14 @@ class Outbox:
             sent += message.size
             self.queued -= message.size
             self.frames_sent += 1
-            sink.send_frame((frame,))
+            sink.send_frame((frame,), lane.stream)
         return sent > 0
 
     def _begin(self, lane: _Lane, message: OutgoingMessage, level: Backpressure | None) -> None:
         """Sends the first frame of a large message."""
         if level is not None:
             level.take(message.size + _ENTRY)
-        lane.frames = self.fragmenter.frames(message)
+        lane.frames = self.fragmenter.frames(message, lane.stream)
         lane.rest = message.size
         self._send_fragment(lane)
 

@@ -46,6 +46,7 @@ from quicdist.protocol.handshake_messages import Named, Status
 from quicdist.protocol.packet import FramePacket, Packet
 from quicdist.protocol.session import Event, Session
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
+from quicdist.protocol.streams import MAX_DATA_FRAME
 from quicdist.runtime.backpressure import Backpressure
 from quicdist.runtime.counters import Ending, Traffic, ending_of
 from quicdist.runtime.exit_reasons import error_reason
@@ -290,10 +291,17 @@ class Peer:
         self.state = State.UP
         self.up_since = time.time()
         self._channel = self._outbox.fragmenter = self.session.channel
+        self._outbox.has_data_streams = self._may_use_data_streams()
         self.connection.handshake_done()
         self._liveness.begin(self._loop.time())
         self._alarm.set(self._liveness.due)
         self._owner.peer_up(self)
+
+    def _may_use_data_streams(self) -> bool:
+        """Frames on several streams must be short, because the peer stores incomplete ones."""
+        is_short = self._limits.session.fragment_size <= MAX_DATA_FRAME
+        has_streams = self.connection.traits.data_streams > 0
+        return has_streams and is_short and Flag.FRAGMENTS in self.flags
 
     # -- outgoing messages --
 
@@ -413,7 +421,7 @@ class Peer:
     def _take(self, packet: Packet) -> None:
         channel = self._channel
         if channel is not None and type(packet) is FramePacket:
-            message = channel.message(packet.data)
+            message = channel.message(packet.data, packet.stream)
             if message is not None:
                 self._act(*message)
                 return

@@ -54,7 +54,7 @@ from quicdist.gateway.relay import PeerRates, Relay
 from quicdist.gateway.routes import Routes, Way, answer_target, ask_for, target_of
 from quicdist.gateway.settings import GatewaySettings
 from quicdist.gateway.term_scanner import AtomBudget
-from quicdist.protocol.dialects.native import NativeDialect
+from quicdist.protocol.dialects import NATIVE_ALPNS
 from quicdist.protocol.packet import Packet
 from quicdist.runtime.counters import Ending, NodeCounters
 from quicdist.stopping import stop_signals
@@ -410,15 +410,15 @@ class Gateway:
         """
         assert self._endpoint is not None
         deadline = _now() + timeout
-        native = NativeDialect.traits.alpn
-        if way.asks and native not in self.settings.alpns:
-            text = f"other gateways can be asked for nodes only over {native}"
+        native = tuple(alpn for alpn in self.settings.alpns if alpn in NATIVE_ALPNS)
+        if way.asks and not native:
+            text = f"other gateways can be asked for nodes only over {' or '.join(NATIVE_ALPNS)}"
             raise DialError(text, Cause.SETTING)
         far = await self._endpoint.dial(
             way.address.host,
             way.address.port,
             node=way.node,
-            alpns=(native,) if way.asks else self.settings.alpns,
+            alpns=native if way.asks else self.settings.alpns,
             timeout=timeout,
             first=None if way.asks or way.node != name else first,
         )

@@ -22,9 +22,10 @@ from quicdist.cluster.policy import Policy
 from quicdist.errors import Cause
 from quicdist.gateway.info import RelayInfo
 from quicdist.gateway.policy_filter import Passage, PolicyFilter
+from quicdist.gateway.streams import FrameMerger, FrameSplitter
 from quicdist.protocol.errors import DistError, HandshakeRefused
 from quicdist.protocol.handshake_messages import Status, build_status, parse_name
-from quicdist.protocol.packet import HandshakePacket, Packet
+from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
 from quicdist.runtime.counters import Ending, Traffic, ending_of
 from quicdist.runtime.rate_limit import RateLimits
@@ -139,6 +140,7 @@ class Relay:
         self.near.other, self.far.other = self.far, self.near
         self._handshake_timeout = handshake_timeout
         self._keepalive = keepalive
+        self._splitter = FrameSplitter()
         self._refused = False
         self._refusals: Counter[str] = Counter()
         self._done = asyncio.Event()
@@ -265,6 +267,14 @@ class Relay:
         await self._done.wait()
 
     # -- called by the sides --
+
+    def send_to_peer(self, frame: bytes, far: Connection) -> None:
+        """Sends a frame of the node or the policy filter. Raises ProtocolError if it is invalid."""
+        if not frame or not far.traits.data_streams:
+            far.send_frame((frame,) if frame else ())
+            return
+        stream, parts = self._splitter.split(frame)
+        far.send_frame(parts, stream)
 
     def lost(self, side: _Side, reason: CloseReason) -> None:
         """Flushes and closes the other side when one side has closed, with its reason."""
@@ -609,7 +619,7 @@ class _Side:
             is_first = self is self._relay.near and not self._relay.is_cookie_proved
             if is_first and not self._relay.cookie_proved():
                 return
-            target.send_frame((packet.data,) if packet.data else ())
+            self._send(packet, target)
             return
         if self is self._relay.far and not self._relay.check_name(packet.data):
             return
@@ -619,6 +629,10 @@ class _Side:
         if is_done and self.connection is not None:
             target.handshake_done()
             self.connection.handshake_done()
+
+    def _send(self, frame: FramePacket, target: Connection) -> None:
+        """Sends a frame of this side on the other one. Raises ProtocolError."""
+        raise NotImplementedError
 
     def _held_back(self) -> bool:
         """Whether bytes of this side must not be reported as consumed yet."""
@@ -653,12 +667,16 @@ class _NearSide(_Side):
                     packet if policy_filter is None else policy_filter.from_node(packet), target
                 )
 
+    def _send(self, frame: FramePacket, target: Connection) -> None:
+        self._relay.send_to_peer(frame.data, target)
+
 
 class _FarSide(_Side):
     """The peer's side. The policy_filter filters its messages and answers those that it refuses."""
 
     def __init__(self, relay: Relay, label: str, policy_filter: PolicyFilter | None) -> None:
         super().__init__(relay, label, policy_filter)
+        self._merger = FrameMerger()
         self._answered = False
         """Whether an answer was sent since bytes were last reported as consumed."""
         self._is_paused = False
@@ -722,7 +740,13 @@ class _FarSide(_Side):
             self._forward(passage.forward, target)
         if passage.answer is not None and self.connection is not None:
             self._answered = True
-            self.connection.send_frame((passage.answer.data,))
+            self._relay.send_to_peer(passage.answer.data, self.connection)
+
+    def _send(self, frame: FramePacket, target: Connection) -> None:
+        data = frame.data
+        if data and self.connection is not None and self.connection.traits.data_streams:
+            data = self._merger.merge(data, frame.stream)
+        target.send_frame((data,) if data else ())
 
     def _held_back(self) -> bool:
         """Pauses a peer that does not read the answers, or exceeds its rate limit."""

@@ -18,17 +18,20 @@ from quicdist.limits import SessionLimits
 from quicdist.protocol.errors import ProtocolError, UsageError
 from quicdist.protocol.flags import Flag
 from quicdist.protocol.header import (
+    CACHE_SIZE,
     FIRST_FRAGMENT,
     FRAGMENT_HEAD,
     HEADER,
     NEXT_FRAGMENT,
     PASS_THROUGH,
+    STREAM_CACHE_SIZE,
     VERSION,
     Assembly,
     IncomingAtomCache,
     IncomingFragments,
     OutgoingAtomCache,
 )
+from quicdist.protocol.openings import Openings
 from quicdist.protocol.signals import (
     NO_PAYLOAD,
     Message,
@@ -45,9 +48,6 @@ _MAX_FRAME = 0xFFFF_FFFF
 
 _HEADROOM = 128 * 1024
 """Maximum size in bytes of the atom cache header and the fragment headers of a message."""
-
-_OPENINGS, _OPENING_LENGTHS, _LONGEST_OPENING = 256, 4, 256
-"""Maximum number of stored frame beginnings, of their different lengths, and of their bytes."""
 
 _COMPRESSED: Final = b"\x83P"
 """The beginning of a compressed control message. It is not stored, because a few hundred bytes may
@@ -137,65 +137,28 @@ class OutgoingMessage:
     """Size in bytes of control message and payload."""
 
 
-class _Openings:
-    """A bounded cache of parsed frame beginnings.
+_Opening: TypeAlias = tuple[Signal, tuple[Atom, ...], int]
+"""The message that a frame begins with, its atoms, and the offset of the payload."""
 
-    The messages of one process to another have the same bytes before the payload, which are then
-    parsed only once.
-    """
 
-    __slots__ = ("_changes", "_known", "_lengths")
+class _Incoming:
+    """What one stream of the peer has defined: its atom cache, and known frame beginnings."""
 
-    def __init__(self) -> None:
-        self._known: dict[bytes, tuple[Signal, tuple[Atom, ...], int]] = {}
-        self._lengths: list[int] = []
-        self._changes = 0
+    __slots__ = ("atoms", "openings")
 
-    def find(self, frame: bytes, changes: int) -> tuple[Signal, tuple[Atom, ...], int] | None:
-        """Returns the signal, the atoms and the offset of the payload of a known frame beginning.
-
-        `changes` is the number of changes of the atom cache. Each change invalidates the cache.
-        """
-        if changes != self._changes:
-            self._forget(changes)
-            return None
-        for length in self._lengths:
-            known = self._known.get(frame[:length])
-            if known is not None:
-                return known
-        return None
-
-    def keep(
-        self, frame: bytes, signal: Signal, atoms: tuple[Atom, ...], offset: int, changes: int
-    ) -> None:
-        """Stores the start of `frame` up to the payload at `offset`.
-
-        A frame that changed the atom cache is not stored.
-        """
-        if changes != self._changes:
-            self._forget(changes)
-            return
-        if offset > _LONGEST_OPENING or type(signal) is not Message:
-            return
-        is_new = offset not in self._lengths
-        if len(self._known) >= _OPENINGS or (is_new and len(self._lengths) >= _OPENING_LENGTHS):
-            self._forget(changes)
-            is_new = True
-        if is_new:
-            self._lengths.append(offset)
-        self._known[frame[:offset]] = signal, atoms, offset
-
-    def _forget(self, changes: int) -> None:
-        self._changes = changes
-        self._known.clear()
-        self._lengths.clear()
+    def __init__(self, cache_size: int) -> None:
+        self.atoms = IncomingAtomCache(cache_size)
+        self.openings: Openings[_Opening] = Openings()
 
 
 # -- the channel --------------------------------------------------------------------------------
 
 
 class Channel:
-    """Converts between frames and signals on one connection after its handshake."""
+    """Converts between frames and signals on one connection after its handshake.
+
+    Each stream (see quicdist.protocol.streams) has its own atom cache and sequences of fragments.
+    """
 
     def __init__(self, flags: Flag, limits: SessionLimits, options: etf.Options) -> None:
         """`flags` are the flags that both nodes offer. `options` apply to payloads."""
@@ -214,12 +177,11 @@ class Channel:
         self._atom_cache = Flag.DIST_HDR_ATOM_CACHE in flags
         self._fragments = Flag.FRAGMENTS in flags
         self._header_form = self._atom_cache or self._fragments
-        self._atoms_in = IncomingAtomCache()
-        self._atoms_out = OutgoingAtomCache()
+        self._incoming: dict[int, _Incoming] = {0: _Incoming(CACHE_SIZE)}
+        self._atoms_out: dict[int, OutgoingAtomCache] = {0: OutgoingAtomCache()}
         self._fragments_in = IncomingFragments(
             limits.max_sequences, limits.max_sequence_bytes, limits.max_message
         )
-        self._openings = _Openings()
         self._last_sequence = 0
         self._one_frame = min(limits.fragment_size, _SMALL)
         self.mark: Final = object()
@@ -227,8 +189,8 @@ class Channel:
 
     # -- frames in ------------------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> ChannelEvent:
-        """Processes a frame and returns the event.
+    def receive(self, data: bytes, stream: int = 0) -> ChannelEvent:
+        """Processes a frame of a stream and returns the event.
 
         Raises ProtocolError if the frame is invalid. The channel cannot be used after that.
         """
@@ -237,17 +199,20 @@ class Channel:
         size = len(data)
         try:
             if self._header_form:
-                return self._header_frame(data, size)
-            return self._pass_through_frame(data, size)
+                return self._header_frame(data, size, stream)
+            return self._pass_through_frame(data, size, stream)
         except etf.EtfDecodeError as error:
             raise ProtocolError(f"a term in a frame does not decode: {error}") from error
 
-    def message(self, frame: bytes) -> tuple[Signal, Term] | None:
+    def message(self, frame: bytes, stream: int = 0) -> tuple[Signal, Term] | None:
         """The message in a frame with a known beginning.
 
         None for any other frame and for an invalid one, which `receive` then handles.
         """
-        known = self._openings.find(frame, self._atoms_in.changes)
+        incoming = self._incoming.get(stream)
+        if incoming is None:
+            return None
+        known = incoming.openings.find(frame, incoming.atoms.changes)
         if known is None or len(frame) > self._limits.max_message:
             return None
         signal, atoms, offset = known
@@ -260,22 +225,31 @@ class Channel:
             return None
         return (signal, payload) if end == len(frame) else None
 
-    def _header_frame(self, data: bytes, size: int) -> ChannelEvent:
+    def _incoming_on(self, stream: int) -> _Incoming:
+        incoming = self._incoming.get(stream)
+        if incoming is None:
+            incoming = self._incoming[stream] = _Incoming(STREAM_CACHE_SIZE)
+        return incoming
+
+    def _header_frame(self, data: bytes, size: int, stream: int) -> ChannelEvent:
+        incoming = self._incoming_on(stream)
         tag = data[1] if size > 1 and data[0] == VERSION else -1
         if tag == HEADER:
-            atoms, offset = self._atoms_in.read(data, 2)
+            atoms, offset = incoming.atoms.read(data, 2)
             parsed, offset = self._control(data, offset, atoms)
-            self._openings.keep(data, parsed[0], atoms, offset, self._atoms_in.changes)
+            if type(parsed[0]) is Message:
+                opening = parsed[0], atoms, offset
+                incoming.openings.keep(data, offset, opening, incoming.atoms.changes)
             return self._message(parsed, data, offset, atoms, size)
         if tag == FIRST_FRAGMENT and self._fragments:
-            ids = self._fragments_in.check_first(data)
-            atoms, offset = self._atoms_in.read(data, FRAGMENT_HEAD.size)
+            ids = self._fragments_in.check_first(data, stream)
+            atoms, offset = incoming.atoms.read(data, FRAGMENT_HEAD.size)
             parsed, offset = self._control(data, offset, atoms)
             payload = memoryview(data)[offset:]
-            sequence = self._fragments_in.begin(ids, parsed, atoms, payload, size)
+            sequence = self._fragments_in.begin(ids, parsed, atoms, payload, size, stream)
             return self._fragment(sequence, size)
         if tag == NEXT_FRAGMENT and self._fragments:
-            return self._fragment(self._fragments_in.proceed(data), size)
+            return self._fragment(self._fragments_in.proceed(data, stream), size)
         raise ProtocolError(f"a frame begins with {data[:2].hex()}, not a distribution header")
 
     def _control(self, data: bytes, offset: int, atoms: tuple[Atom, ...]) -> tuple[Parsed, int]:
@@ -310,15 +284,15 @@ class Channel:
         most = self._limits.max_message
         return f"a message of {size} bytes, SessionLimits.max_message is {most}"
 
-    def _pass_through_frame(self, data: bytes, size: int) -> ChannelEvent:
+    def _pass_through_frame(self, data: bytes, size: int, stream: int) -> ChannelEvent:
         if data[0] != PASS_THROUGH:
             raise ProtocolError(f"a frame begins with {data[:1].hex()}, expected 70 (pass-through)")
         values, offset = etf.decode_prefix(data, 1, self._control_options)
         signal, payload = parsed = parse(values)
         if payload is not FOLLOWS:
             return self._message(parsed, data, offset, (), size)
-        if not data.startswith(_COMPRESSED, 1):
-            self._openings.keep(data, signal, (), offset, 0)
+        if type(signal) is Message and not data.startswith(_COMPRESSED, 1):
+            self._incoming_on(stream).openings.keep(data, offset, (signal, (), offset), 0)
         if size > self._limits.max_message:
             return PayloadRefused(signal, self._too_large(size), size)
         try:
@@ -391,22 +365,22 @@ class Channel:
             reason = f"the message is too large, SessionLimits.max_message is {most}"
             raise etf.EtfEncodeError("", reason, "max_message") from None
 
-    def frame(self, message: OutgoingMessage) -> bytes | None:
-        """The only frame of a small message, which must be sent next.
+    def frame(self, message: OutgoingMessage, stream: int = 0) -> bytes | None:
+        """The only frame of a small message, which must be the next one on this stream.
 
         None for a larger message, for which `frames` must be used.
         """
         if message.size > self._one_frame:
             return None
         if self._header_form:
-            header = self._atoms_out.header(message.atoms)
+            header = self._header(message, stream)
             return b"".join([b"\x83D", header, message.control, *message.payload])
         return b"".join(self._pass_through(message))
 
-    def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
+    def frames(self, message: OutgoingMessage, stream: int = 0) -> Iterator[tuple[Buffer, ...]]:
         """Creates the frames of a message one by one, each as parts to be joined.
 
-        The frames of all messages must be sent in the order in which they were created. All frames
+        The frames of a stream must be sent in the order in which they were created. All frames
         of a message must be sent unless the connection is closed. Raises UsageError if a message
         without fragments is too large for one frame.
         """
@@ -418,18 +392,21 @@ class Channel:
         size = message.size - len(message.control)
         if size <= limit or not self._fragments:
             self._check_frame_size(message)
-            yield b"\x83D" + self._header(message), message.control, *message.payload
+            yield b"\x83D" + self._header(message, stream), message.control, *message.payload
             return
         missing = -(-size // limit)
         self._last_sequence = sequence = self._last_sequence + 1
-        tag, rest = FIRST_FRAGMENT, self._header(message) + message.control
+        tag, rest = FIRST_FRAGMENT, self._header(message, stream) + message.control
         for piece in _pieces(message.payload, limit):
             yield FRAGMENT_HEAD.pack(VERSION, tag, sequence, missing) + rest, *piece
             tag, rest = NEXT_FRAGMENT, b""
             missing -= 1
 
-    def _header(self, message: OutgoingMessage) -> bytes:
-        return self._atoms_out.header(message.atoms)
+    def _header(self, message: OutgoingMessage, stream: int) -> bytes:
+        atoms = self._atoms_out.get(stream)
+        if atoms is None:
+            atoms = self._atoms_out[stream] = OutgoingAtomCache(STREAM_CACHE_SIZE)
+        return atoms.header(message.atoms)
 
     @staticmethod
     def _pass_through(message: OutgoingMessage) -> tuple[Buffer, ...]:

@@ -32,6 +32,10 @@ FRAGMENT_HEAD = struct.Struct(">BBQQ")
 CACHE_SIZE = 2048
 """Number of entries of an atom cache in one direction: eight segments of 256 entries."""
 
+STREAM_CACHE_SIZE = 256
+"""Number of entries of the atom cache of a data stream, which bounds the memory of all of them. A
+message refers to at most 255 atoms."""
+
 MAX_ATOM_CHARACTERS = 255
 """Maximum number of characters of an atom, as in BEAM."""
 
@@ -45,12 +49,13 @@ _NEW = 8
 class IncomingAtomCache:
     """The atom cache that the headers of the peer define."""
 
-    __slots__ = ("_known", "_slots", "changes")
+    __slots__ = ("_known", "_size", "_slots", "changes")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = CACHE_SIZE) -> None:
         self.changes = 0
         """Number of headers that contained new atoms."""
-        self._slots: list[Atom | None] = [None] * CACHE_SIZE
+        self._size = size
+        self._slots: dict[int, Atom] = {}
         self._known: dict[bytes, tuple[Atom, ...]] = {}
 
     def read(self, data: bytes, offset: int) -> tuple[tuple[Atom, ...], int]:
@@ -81,12 +86,14 @@ class IncomingAtomCache:
             half = half >> 4 if index & 1 else half & 15
             slot = ((half & 7) << 8) | data[position]
             position += 1
+            if slot >= self._size:
+                raise ProtocolError(f"a header refers to entry {slot} of {self._size}")
             if half & _NEW:
                 atom, position = self._read_text(data, position, _long_atoms(data, flags, count))
                 slots[slot] = atom
                 is_new = True
             else:
-                cached = slots[slot]
+                cached = slots.get(slot)
                 if cached is None:
                     raise ProtocolError(f"a header refers to the empty atom cache entry {slot}")
                 atom = cached
@@ -130,10 +137,13 @@ def _long_atoms(data: bytes, flags: int, count: int) -> bool:
 class OutgoingAtomCache:
     """The atom cache that the headers of this node define at the peer."""
 
-    __slots__ = ("_known", "_next", "_slot_of", "_slots")
+    __slots__ = ("_known", "_next", "_size", "_slot_of", "_slots", "changes")
 
-    def __init__(self) -> None:
-        self._slots: list[Atom | None] = [None] * CACHE_SIZE
+    def __init__(self, size: int = CACHE_SIZE) -> None:
+        self.changes = 0
+        """Number of headers that contained new atoms."""
+        self._size = size
+        self._slots: dict[int, Atom] = {}
         self._slot_of: dict[Atom, int] = {}
         self._known: dict[tuple[Atom, ...], bytes] = {}
         self._next = 0
@@ -159,6 +169,7 @@ class OutgoingAtomCache:
 
     def _introduce(self, atoms: Sequence[Atom], slots: list[int | None]) -> bytes:
         """The header that defines the atoms that have no slot."""
+        self.changes += 1
         new: set[int] = set()
         in_use = {slot for slot in slots if slot is not None}
         for index, slot in enumerate(slots):
@@ -171,9 +182,9 @@ class OutgoingAtomCache:
         """The next slot, in cyclic order, that the same message does not use."""
         slot = self._next
         while slot in in_use:
-            slot = (slot + 1) % CACHE_SIZE
-        self._next = (slot + 1) % CACHE_SIZE
-        evicted = self._slots[slot]
+            slot = (slot + 1) % self._size
+        self._next = (slot + 1) % self._size
+        evicted = self._slots.get(slot)
         if evicted is not None:
             del self._slot_of[evicted]
         self._slots[slot] = atom
@@ -273,19 +284,20 @@ class IncomingFragments:
     __slots__ = ("_charged", "_max_bytes", "_max_message", "_max_sequences", "_sequences")
 
     def __init__(self, max_sequences: int, max_bytes: int, max_message: int) -> None:
-        self._sequences: dict[int, Assembly] = {}
+        self._sequences: dict[tuple[int, int], Assembly] = {}
+        """The incomplete messages by stream and sequence id."""
         self._charged = 0
         self._max_sequences = max_sequences
         self._max_bytes = max_bytes
         self._max_message = max_message
 
-    def check_first(self, frame: bytes) -> tuple[int, int]:
+    def check_first(self, frame: bytes, stream: int = 0) -> tuple[int, int]:
         """The sequence id and fragment id of a first fragment.
 
         Raises ProtocolError if they are invalid or too many messages are incomplete.
         """
         sequence_id, fragment_id = fragment_ids(frame)
-        if sequence_id in self._sequences:
+        if (stream, sequence_id) in self._sequences:
             raise ProtocolError(f"sequence {sequence_id:#x} begins again before it is complete")
         if fragment_id > 1 and len(self._sequences) >= self._max_sequences:
             raise ProtocolError(
@@ -301,6 +313,7 @@ class IncomingFragments:
         atoms: tuple[Atom, ...],
         payload: bytes | memoryview,
         size: int,
+        stream: int = 0,
     ) -> Assembly | None:
         """Stores a first fragment of `size` bytes. Returns the message if it is the only one."""
         sequence_id, fragment_id = ids
@@ -312,16 +325,16 @@ class IncomingFragments:
         if not sequence.missing:
             self._charged -= sequence.charged
             return sequence
-        self._sequences[sequence_id] = sequence
+        self._sequences[stream, sequence_id] = sequence
         return None
 
-    def proceed(self, frame: bytes) -> Assembly | None:
+    def proceed(self, frame: bytes, stream: int = 0) -> Assembly | None:
         """Stores a further fragment. Returns the message after the last one.
 
         Raises ProtocolError if the fragment is out of order.
         """
         sequence_id, fragment_id = fragment_ids(frame)
-        sequence = self._sequences.get(sequence_id)
+        sequence = self._sequences.get((stream, sequence_id))
         if sequence is None:
             raise ProtocolError(f"fragment {fragment_id} of unknown sequence {sequence_id:#x}")
         if fragment_id != sequence.missing:
@@ -334,7 +347,7 @@ class IncomingFragments:
         self._charge(sequence, len(frame))
         if sequence.missing:
             return None
-        del self._sequences[sequence_id]
+        del self._sequences[stream, sequence_id]
         self._charged -= sequence.charged
         return sequence
 

@@ -7,6 +7,7 @@ A dialect (quicdist.protocol.dialects) converts between stream bytes and packets
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +20,16 @@ class HandshakePacket:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FramePacket:
+class FramePacket(NamedTuple):
     """One complete distribution frame without its length field. An empty frame is a tick.
 
     ERTS manual, Distribution Protocol, "Protocol between Connected Nodes".
     """
 
     data: bytes
+    stream: int = 0
+    """The number of the stream that it came on (quicdist.protocol.streams). 0 for carriers with one
+    stream."""
 
 
 Packet = HandshakePacket | FramePacket

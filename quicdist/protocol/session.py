@@ -149,7 +149,7 @@ class Session:
             if self._channel is None:
                 expected = self._handshake.state.value
                 raise ProtocolError(f"frame received, expected {expected}")
-            return [self._channel.receive(packet.data)]
+            return [self._channel.receive(packet.data, packet.stream)]
         except DistError:
             self._handshake.close()
             self._channel = None
@@ -167,10 +167,10 @@ class Session:
         """See `Channel.encode`. Raises UsageError if the session is not connected."""
         return self.channel.encode(signal, payload)
 
-    def frame(self, message: OutgoingMessage) -> bytes | None:
+    def frame(self, message: OutgoingMessage, stream: int = 0) -> bytes | None:
         """See `Channel.frame`."""
-        return self.channel.frame(message)
+        return self.channel.frame(message, stream)
 
-    def frames(self, message: OutgoingMessage) -> Iterator[tuple[Buffer, ...]]:
+    def frames(self, message: OutgoingMessage, stream: int = 0) -> Iterator[tuple[Buffer, ...]]:
         """See `Channel.frames`."""
-        return self.channel.frames(message)
+        return self.channel.frames(message, stream)

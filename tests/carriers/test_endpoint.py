@@ -66,7 +66,7 @@ async def test_ours_prefer_our_own_dialect() -> None:
     async with node() as a, node() as b:
         here, there = await a.connect(b)
         for owner in (here, there):
-            assert owner.connection.traits.alpn == "quicdist/1"
+            assert owner.connection.traits.alpn == "quicdist/2"
         assert here.connection.peer_address == ("127.0.0.1", b.port)
         assert here.connection.local_address == ("127.0.0.1", a.port)
         assert there.connection.peer_address == ("127.0.0.1", a.port)

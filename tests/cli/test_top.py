@@ -130,7 +130,7 @@ def test_a_python_node_as_json(quicdist: Command, calc: str) -> None:
     assert "rex" in [one["name"] for one in told["processes"]]
     assert all(re.fullmatch(r"<0\.\d+\.\d+>", one["pid"]) for one in told["processes"])
     assert len(told["connections"]) == 1
-    assert told["connection"]["carrier"] == told["connections"][0]["carrier"] == "quicdist/1"
+    assert told["connection"]["carrier"] == told["connections"][0]["carrier"] == "quicdist/2"
 
 
 @pytest.mark.erlang

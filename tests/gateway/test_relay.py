@@ -52,7 +52,7 @@ class Remembering:
     def handshake_done(self) -> None:
         self.told.append("done")
 
-    def send_frame(self, parts: Sequence[Buffer]) -> None:
+    def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
         self.told.append(FramePacket(b"".join(bytes(part) for part in parts)))
 
     def consumed(self, count: int) -> None:

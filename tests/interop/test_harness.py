@@ -123,7 +123,7 @@ async def test_a_scenario_that_hangs_ends() -> None:
 async def test_a_peer_by_another_carrier_is_a_failure() -> None:
     other = replace(carrier("quicdist"), alpn="sample")
     got = await outcomes(other, [FINE])
-    assert got["fine"].note == "connected by 'quicdist/1', not 'sample'"
+    assert got["fine"].note == "connected by 'quicdist/2', not 'sample'"
 
 
 async def test_a_peer_that_does_not_come_up_is_a_failure() -> None:

@@ -72,7 +72,7 @@ class MemoryConnection:
     def handshake_done(self) -> None:
         pass
 
-    def send_frame(self, parts: Sequence[Buffer]) -> None:
+    def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
         self.frames_sent += 1
         self._send(FramePacket(b"".join(parts)))
 

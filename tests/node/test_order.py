@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from quicdist import Identity, Mailbox, Node, Table
+from quicdist import Identity, Mailbox, Node, Quic, Table
 from quicdist.etf import Atom, Reference
+from quicdist.limits import NodeLimits, SessionLimits
 from quicdist.protocol import signals
 from quicdist.protocol.channel import Head
+from quicdist.protocol.streams import MAX_DATA_FRAME
 from quicdist.protocol.wire import ALTACT_ALIAS, Op
 from tests.node.conftest import COOKIE, Beam, MakeNode, atom
 from tests.node.memory import Hub
@@ -18,6 +21,8 @@ from tests.support.lossy import LossyProxy, Weather
 from tests.support.waiting import PATIENCE
 
 COUNT = 3000
+PROCESSES, SHORT = 20, 90
+"""More processes than data streams, and the number of messages of each."""
 
 
 def ways(me: Mailbox, alias: Reference) -> tuple[Any, ...]:
@@ -57,6 +62,77 @@ async def test_under_loss(identity: Identity) -> None:
                 for messages in seen:
                     assert [number for number, _ in messages] == list(range(COUNT))
                 assert proxy.dropped > 0
+
+
+async def send_and_end(me: Mailbox) -> None:
+    """Sends numbers by all ways to a process that asks for it, and ends."""
+    to, alias, name = await me.receive()
+    reach = to, alias, (name, str(to.node))
+    for number in range(SHORT):
+        size = 100_000 if number % 30 == 0 else number
+        await me.send(reach[number % 3], (number, bytes(size)))
+
+
+async def collect(me: Mailbox, other: Node, number: int) -> list[Any]:
+    """Returns what arrives from a process, whose end is reported in three ways."""
+    sender = ("sender" + str(number), other.name)
+    pid = other.whereis(sender[0])
+    assert pid is not None
+    me.trap_exit = True
+    me.link(pid)
+    me.monitor(sender)
+    me.monitor(pid)
+    await me.send(sender, (me.pid, me.alias(), Atom(str(me.name))))
+    got: list[Any] = []
+    while got.count("ended") < 3:
+        message = await me.receive(timeout=PATIENCE)
+        got.append(message[0] if type(message[0]) is int else "ended")
+    return got
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("alpn", ["quicdist/2", "quicdist/1"])
+async def test_many_processes_that_send_and_end_under_loss(identity: Identity, alpn: str) -> None:
+    """The messages come first, then the exit signal and the two DOWN messages."""
+    weather = Weather(loss=0.05, reorder=0.1, duplicate=0.02)
+    quic = [Quic(listen_alpns=[alpn])]
+    async with Node("0@127.0.0.1", cookie=COOKIE, identity=identity, carriers=quic) as two:
+        port = int(two.name.partition("@")[0])
+        async with LossyProxy(("127.0.0.1", port), weather, seed=9) as proxy:
+            table = Table({two.name: "quic:{}:{}".format(*proxy.address)})
+            async with (
+                Node("0@127.0.0.1", cookie=COOKIE, identity=identity, lookups=[table]) as one,
+                AsyncExitStack() as stack,
+            ):
+                await one.connect(two.name)
+                assert one.peer(two.name).alpn == alpn
+                collecting = []
+                for number in range(PROCESSES):
+                    two.spawn(send_and_end, name=f"sender{number}")
+                    me = await stack.enter_async_context(one.mailbox(f"receiver{number}"))
+                    collecting.append(collect(me, two, number))
+                for got in await asyncio.gather(*collecting):
+                    assert got == [*range(SHORT), "ended", "ended", "ended"]
+                assert proxy.dropped > 0
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("fragment_size", [64 * 1024, 2 * 1024 * 1024])
+async def test_only_frames_of_moderate_size_use_data_streams(
+    identity: Identity, fragment_size: int
+) -> None:
+    """The peer stores the incomplete frames of all streams."""
+    limits = NodeLimits(session=SessionLimits(fragment_size=fragment_size))
+    async with (
+        Node("0@127.0.0.1", cookie=COOKIE, identity=identity, limits=limits) as one,
+        Node("0@127.0.0.1", cookie=COOKIE, identity=identity) as two,
+        two.mailbox("box") as box,
+    ):
+        await one.connect(two.name)
+        outbox = one._running.connections.up[Atom(two.name)].outbox
+        assert outbox.has_data_streams is (fragment_size <= MAX_DATA_FRAME)
+        await one.send(("box", two.name), bytes(3 * MAX_DATA_FRAME))
+        assert await box.receive(timeout=PATIENCE) == bytes(3 * MAX_DATA_FRAME)
 
 
 @pytest.mark.erlang

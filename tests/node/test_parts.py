@@ -247,7 +247,7 @@ class Pipe:
     def is_writable(self) -> bool:
         return self.room > 0
 
-    def send_frame(self, parts: Sequence[Buffer]) -> None:
+    def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
         frame = b"".join(parts)
         self.room -= len(frame)
         self.frames.append(frame)
@@ -260,10 +260,10 @@ def message(data: bytes) -> OutgoingMessage:
 class Fours:
     """Splits messages into frames of four bytes."""
 
-    def frame(self, message: OutgoingMessage) -> bytes | None:
+    def frame(self, message: OutgoingMessage, stream: int = 0) -> bytes | None:
         return message.control if message.size <= 4 else None
 
-    def frames(self, message: OutgoingMessage) -> Iterator[tuple[bytes, ...]]:
+    def frames(self, message: OutgoingMessage, stream: int = 0) -> Iterator[tuple[bytes, ...]]:
         for start in range(0, len(message.control), 4):
             yield (message.control[start : start + 4],)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.identity import pem
 from quicdist.cluster.cookie_throttle import FREE, MOST, CookieThrottle
 from quicdist.gateway.relay import Relay
+from quicdist.protocol.dialects.base import Buffer
 from quicdist.protocol.flags import Flag
 from tests.node.conftest import COOKIE
 from tests.support.ports import free_port
@@ -216,7 +217,8 @@ class InBetween:
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[str]:
         """Starts the attacker and returns its address, for the routes of its victims."""
-        settings = QuicSettings(Credentials(someone(), Trust.nothing()))
+        # A dialect with one stream, whose frames it can relay as they are.
+        settings = QuicSettings(Credentials(someone(), Trust.nothing()), alpns=["quicdist/1"])
         self.endpoint = await Endpoint.open("127.0.0.1", 0, settings=settings, accept=self._accept)
         try:
             yield "quic:{}:{}".format(*self.endpoint.local_address)
@@ -240,14 +242,15 @@ class InBetween:
 
     async def _reach(self, relay: Relay) -> None:
         port, _, host = self.target.partition("@")
-        connection = await self.endpoint.dial(host, int(port), timeout=PATIENCE)
+        connection = await self.endpoint.dial(
+            host, int(port), alpns=["quicdist/1"], timeout=PATIENCE
+        )
         self._strip(connection)
         send = connection.send_frame
 
-        def listen(parts: object) -> None:
-            assert isinstance(parts, tuple)
+        def listen(parts: Sequence[Buffer], stream: int = 0) -> None:
             self.read += map(bytes, parts)
-            send(parts)
+            send(parts, stream)
 
         connection.send_frame = listen  # type: ignore[method-assign]
         relay.near.attach(connection)

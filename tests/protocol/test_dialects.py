@@ -185,7 +185,7 @@ def test_junk_is_packets_or_a_dialect_error(alpn: str, role: Role, junk: bytes) 
 
 
 def test_listeners_prefer_ours_then_the_most_able() -> None:
-    assert ALL_ALPNS == ("quicdist/1", "erlang-dist", "sample", "macula-dist")
+    assert ALL_ALPNS == ("quicdist/2", "quicdist/1", "erlang-dist", "sample", "macula-dist")
     for alpn in ALL_ALPNS:
         assert make(alpn, Role.DIALER).traits.alpn == alpn
 

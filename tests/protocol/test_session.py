@@ -816,11 +816,11 @@ def test_no_more_beginnings_are_kept_than_a_bound() -> None:
     for number in range(2000):
         control = Message(ME, Atom("n" * (number % 50) + str(number)))
         feed(listener, [b"".join(next(dialer.frames(dialer.encode(control, b"x"))))])
-        assert len(listener.channel._openings._known) <= 256
-        assert len(listener.channel._openings._lengths) <= 4
+        assert len(listener.channel._incoming[0].openings._known) <= 256
+        assert len(listener.channel._incoming[0].openings._lengths) <= 4
     huge = Message(ME, Atom("sink"), bytes(1000))
     feed(listener, [b"".join(next(dialer.frames(dialer.encode(huge, b"x"))))])
-    assert all(len(beginning) <= 256 for beginning in listener.channel._openings._known)
+    assert all(len(beginning) <= 256 for beginning in listener.channel._incoming[0].openings._known)
 
 
 def test_no_beginning_is_kept_that_is_small_only_while_it_is_compressed() -> None:
@@ -831,4 +831,4 @@ def test_no_beginning_is_kept_that_is_small_only_while_it_is_compressed() -> Non
     frame = b"p" + packed + encode(b"x")
     for _ in range(2):
         assert feed(listener, [frame]) == [MessageReceived(signal(control), b"x", len(frame))]
-    assert not listener.channel._openings._known
+    assert not listener.channel._incoming[0].openings._known

@@ -381,14 +381,14 @@ class QuicConnection:
             self._engine.path_changed(self._loop.time())
             self._host.touch(self)
 
-    def send_frame(self, parts: Sequence[Buffer]) -> None:
-        """Queues a frame. An empty frame is a tick.
+    def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
+        """Queues a frame on a stream of quicdist.protocol.streams. An empty frame is a tick.
 
         The frames of one event loop iteration are sent together.
         """
         if self._dialect is None or self._closed:
             return
-        write = self._dialect.frame_bytes(parts)
+        write = self._dialect.frame_bytes(parts, stream)
         self._bytes_queued += write.size
         if self._gaps.is_waiting:
             self._gaps.hold(write)
@@ -781,7 +781,8 @@ class QuicConnection:
             return
         engine, received = self._engine, self._engine.received()
         window = self._window.size
-        credit = window - self._outstanding
+        withheld = 0 if self._dialect is None else self._dialect.withheld
+        credit = window - self._outstanding - withheld
         limit = received + credit
         if limit - self._limit < min(window // 2, _GRANT_STEP):
             return

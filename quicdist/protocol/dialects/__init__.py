@@ -10,6 +10,7 @@ from quicdist.protocol.dialects.base import Dialect
 from quicdist.protocol.dialects.erlang_dist import ErlangDistDialect
 from quicdist.protocol.dialects.macula_dist import MaculaDistDialect
 from quicdist.protocol.dialects.native import NativeDialect
+from quicdist.protocol.dialects.native_streams import NativeStreamsDialect
 from quicdist.protocol.dialects.quic_dist import QuicDistDialect
 from quicdist.protocol.dialects.relay import RelayDialect
 from quicdist.protocol.role import Role
@@ -30,12 +31,16 @@ class QuicDialect(Dialect, Protocol):
 
 
 QUIC_DIALECTS: dict[str, Callable[[Role, CarrierLimits], QuicDialect]] = {
+    NativeStreamsDialect.traits.alpn: NativeStreamsDialect,
     NativeDialect.traits.alpn: NativeDialect,
     ErlangDistDialect.traits.alpn: ErlangDistDialect,
     QuicDistDialect.traits.alpn: QuicDistDialect,
     MaculaDistDialect.traits.alpn: MaculaDistDialect,
 }
 """The dialects by ALPN identifier, in the order of preference of a listener."""
+
+NATIVE_ALPNS = (NativeStreamsDialect.traits.alpn, NativeDialect.traits.alpn)
+"""The ALPN identifiers of the dialects between quicdist nodes and gateways, the newest first."""
 
 ALL_ALPNS = tuple(QUIC_DIALECTS)
 """The ALPN identifiers of nodes. That of relays is used only between a node and its relay."""

@@ -94,6 +94,10 @@ class DialectTraits:
     has_offers: bool = False
     """Whether the nodes can exchange messages about direct paths beside the frames."""
 
+    data_streams: int = 0
+    """The number of streams on which frames of different senders may overtake each other (see
+    quicdist.protocol.streams); 0 if all frames stay in order."""
+
     is_control: bool = False
     """Whether this is the connection to a relay. It is closed last, because datagrams of other
     connections may depend on it."""
@@ -117,6 +121,13 @@ class Dialect(Protocol):
 
     traits: DialectTraits
 
+    @property
+    def withheld(self) -> int:
+        """Number of received bytes that wait for the end of the handshake.
+
+        The peer gets no credit for them.
+        """
+
     def opened(self) -> Sequence[Step]:
         """The steps before the first handshake message, when the transport is connected."""
 
@@ -129,8 +140,11 @@ class Dialect(Protocol):
         `receive(0, b"")` then returns the frames that arrived before the end of the handshake.
         """
 
-    def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
-        """The write that sends one distribution frame, given as parts. No parts is a tick."""
+    def frame_bytes(self, parts: Sequence[Buffer], stream: int = 0) -> Write:
+        """The write that sends one distribution frame, given as parts. No parts is a tick.
+
+        `stream` is 0 or the number of a data stream, if the dialect has them.
+        """
 
     def receive(self, stream: int, data: Buffer) -> Received:
         """Processes bytes of the peer in stream order. Raises DialectError if they are invalid."""

@@ -89,6 +89,9 @@ class ErlangDistDialect:
         self._early_size = 0
         self._frames: dict[int, LengthFramer] = {_CONTROL: frame_framer(limits)}
 
+    withheld = 0
+    """Early frames are few, so they need not reduce the credit."""
+
     def opened(self) -> Sequence[Step]:
         """Returns no steps: there is no preamble, and the name opens stream 0."""
         return ()
@@ -110,7 +113,7 @@ class ErlangDistDialect:
             return (Gap(_ACK_GAP, ends_on_receive=True),)
         return ()
 
-    def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
+    def frame_bytes(self, parts: Sequence[Buffer], stream: int = 0) -> Write:
         """Writes frames to the data stream and ticks to stream 0, where the peer expects them."""
         if not parts:
             return Write(_CONTROL, (TICK,))

@@ -28,7 +28,7 @@ class RelayDialect:
     """Messages with their lengths on the first bidirectional stream of the node."""
 
     traits = DialectTraits(name="quicdist-relay", alpn="quicdist-relay/1", is_control=True)
-    receive_window = 0
+    receive_window = withheld = 0
     is_open = True
 
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
@@ -46,7 +46,7 @@ class RelayDialect:
         """Returns no steps: messages have the same form after the relay knows the node."""
         return ()
 
-    def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
+    def frame_bytes(self, parts: Sequence[Buffer], stream: int = 0) -> Write:
         """Raises AssertionError: a control connection has no frames."""
         raise AssertionError("no frames on a control connection")
 

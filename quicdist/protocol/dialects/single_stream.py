@@ -49,6 +49,9 @@ class SingleStreamDialect:
     receive_window = 0
     """There is no minimum."""
 
+    withheld = 0
+    """Frames that follow the last handshake message are returned with it."""
+
     handshake_width = 2
     """Size in bytes of the length field of a handshake message."""
 
@@ -76,7 +79,7 @@ class SingleStreamDialect:
             return (Gap(_ACK_GAP, ends_on_receive=True),)
         return ()
 
-    def frame_bytes(self, parts: Sequence[Buffer]) -> Write:
+    def frame_bytes(self, parts: Sequence[Buffer], stream: int = 0) -> Write:
         """Returns the frame with its u32 length. No parts is a tick."""
         return Write(STREAM, length_prefixed(parts))
 

@@ -12,8 +12,9 @@ aioquic that they were tested with (`is_tested`), and disabled by `Quic(engine="
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 
 from aioquic._crypto import CryptoError
 from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES and do not use this module
@@ -35,6 +36,10 @@ from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.engine import CONNECTION_ID_LENGTH
 from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
+from quicdist.protocol.dialects.base import Buffer
+
+_Delivered: TypeAlias = tuple[Any, Any]
+"""The delivery handler of stream data, and its arguments."""
 
 TESTED = frozenset({"1.7.2"})
 """Versions of aioquic with which tests/carriers/test_short_paths.py passes."""
@@ -54,6 +59,8 @@ _MOST_GAPS = 32
 """Maximum gaps of an ACK frame or stream. More are checked against ConnectionBounds."""
 _ASK_EVERY = 8
 """One of this number of ACKs with several ranges elicits an acknowledgement."""
+_LENGTH_SIZE = 2
+"""Size of the length field of a STREAM frame, as a variable-length integer up to 16383."""
 _VAR_SIZES = (1, 2, 4, 8)
 _IDLE_STEP = 0.001
 """Maximum time in seconds by which the idle timeout may be early, to compute it less often."""
@@ -298,19 +305,15 @@ class ShortPaths(QuicConnection):
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         path = self._network_paths[0]
         if not self._only_streams_wait(path):
+            self._streams_queue.sort(key=_pending_size)
             return super().datagrams_to_send(now)
-        stream: QuicStream | None = None
-        for each in self._streams_queue:
-            if not each.sender.buffer_is_empty:
-                if stream is not None:
-                    return super().datagrams_to_send(now)
-                stream = each
+        streams = [each for each in self._streams_queue if not each.sender.buffer_is_empty]
         space = self._loss.spaces[-1]
         ack = b""
         self._pacing_at = None
         is_ack_due = space.ack_at is not None and space.ack_at <= now
         if (
-            stream is None
+            not streams
             and is_ack_due
             and len(space.ack_queue) > 1
             and not self._packet_number % _ASK_EVERY
@@ -322,10 +325,13 @@ class ShortPaths(QuicConnection):
         if space.ack_at is not None and space.ack_at - now <= self._ack_delay / 2:
             ack = _ack_frame(space, now, self._local_ack_delay_exponent)
         sent: list[bytes] = []
-        if stream is not None:
-            sent = self._send_stream(stream, ack, now, is_urgent=is_ack_due)
+        if len(streams) > 1:
+            streams.sort(key=_pending_size)
+            sent = self._send_streams(streams, ack, now, is_urgent=is_ack_due)
+        elif streams:
+            sent = self._send_stream(streams[0], ack, now, is_urgent=is_ack_due)
         if ack and not sent and is_ack_due:
-            sent = [self._seal(ack, ack, None, now)]
+            sent = [self._seal(ack, ack, (), now)]
         address = path.addr
         for datagram in sent:
             path.bytes_sent += len(datagram)
@@ -399,7 +405,7 @@ class ShortPaths(QuicConnection):
                         break
                 payload = b"".join((frame, buffer[start - base : stop - base]))
                 delivered = (sender.on_data_delivery, (start, stop, False))
-                datagram = self._seal(payload, ack, delivered, now)
+                datagram = self._seal(payload, ack, (delivered,), now)
                 sent.append(datagram)
                 left -= len(datagram)
                 ack = b""
@@ -414,13 +420,85 @@ class ShortPaths(QuicConnection):
         self._remote_max_data_used += sender.highest_offset - sent_before
         return sent
 
+    def _send_streams(
+        self, streams: list[QuicStream], ack: bytes, now: float, *, is_urgent: bool
+    ) -> list[bytes]:
+        """As `_send_stream`, for several streams. Their data shares datagrams.
+
+        The stream with the least data is sent first, so that small messages do not wait for the
+        bulk data of other streams.
+        """
+        loss = self._loss
+        pacer = loss._pacer
+        head = 1 + len(self._peer_cid.cid) + _NUMBER_LENGTH
+        allowed = left = loss.congestion_window - loss.bytes_in_flight
+        sent: list[bytes] = []
+        while len(streams) > 1:
+            size = min(self._max_datagram_size, left)
+            room = size - head - len(ack) - _TAG
+            is_cut = left < min(allowed, self._max_datagram_size)
+            if room <= 0 or (is_cut and sum(map(_pending_size, streams)) > room):
+                break  # wait until the congestion window allows a full datagram
+            if not (ack and is_urgent):
+                self._pacing_at = pacer.next_send_time(now=now)
+                if self._pacing_at is not None:
+                    break
+            frames: list[Buffer] = [ack]
+            delivered: list[_Delivered] = []
+            for stream in streams:
+                room -= self._take_pieces(stream, room, frames, delivered)
+            if not delivered:
+                break  # flow control allows none of them to send
+            datagram = self._seal(b"".join(frames), ack, delivered, now)
+            sent.append(datagram)
+            left -= len(datagram)
+            ack = b""
+            pacer.update_after_send(now=now)
+            streams = [each for each in streams if not each.sender.buffer_is_empty]
+        else:
+            if streams:
+                sent += self._send_stream(streams[0], ack, now, is_urgent=is_urgent)
+        return sent
+
+    def _take_pieces(
+        self, stream: QuicStream, room: int, frames: list[Buffer], delivered: list[_Delivered]
+    ) -> int:
+        """Adds STREAM frames with pending data, at most `room` bytes. Returns their size."""
+        assert stream.stream_id is not None
+        sender, pending = stream.sender, stream.sender._pending
+        most = self._most(stream)
+        base, sent_before = sender._buffer_start, sender.highest_offset
+        taken = 0
+        while len(pending):
+            piece = pending[0]
+            start = piece.start
+            header = _stream_head(stream.stream_id, start)
+            stop = min(piece.stop, start + room - taken - len(header) - _LENGTH_SIZE, most)
+            if stop <= start:
+                break
+            length = (stop - start | 0x4000).to_bytes(_LENGTH_SIZE, "big")
+            frames += (
+                bytes((header[0] | _LENGTH,)) + header[1:] + length,
+                sender._buffer[start - base : stop - base],
+            )
+            delivered.append((sender.on_data_delivery, (start, stop, False)))
+            taken += len(header) + _LENGTH_SIZE + stop - start
+            pending.shift()
+            if stop < piece.stop:
+                pending.add(stop, piece.stop)
+            if stop > sender.highest_offset:
+                sender.highest_offset = stop
+        sender.buffer_is_empty = not len(pending)
+        self._remote_max_data_used += sender.highest_offset - sent_before
+        return taken
+
     def _seal(
-        self, payload: bytes, ack: bytes, delivered: tuple[Any, Any] | None, now: float
+        self, payload: bytes, ack: bytes, delivered: Sequence[_Delivered], now: float
     ) -> bytes:
         """Returns a protected packet with this payload and records it as sent.
 
-        `ack` is the ACK frame in the payload. `delivered` is the delivery handler of its stream
-        data, with arguments, or None.
+        `ack` is the ACK frame in the payload. `delivered` are the delivery handlers of its stream
+        data, with arguments.
         """
         crypto = self._keys().send
         assert crypto.hp is not None
@@ -439,7 +517,7 @@ class ShortPaths(QuicConnection):
             truncated.to_bytes(_NUMBER_LENGTH, "big"),
         )
         datagram = protected + sealed
-        is_data = delivered is not None
+        is_data = bool(delivered)
         packet = QuicSentPacket(
             Epoch.ONE_RTT, is_data, is_data, False, number, QuicPacketType.ONE_RTT, now
         )
@@ -449,14 +527,21 @@ class ShortPaths(QuicConnection):
             acknowledged = (space, space.largest_received_packet)
             packet.delivery_handlers.append((self._on_ack_delivery, acknowledged))
             space.ack_at = None
-        if delivered is not None:
-            packet.delivery_handlers.append(delivered)
+        if is_data:
+            packet.delivery_handlers += delivered
             if not self._ack_eliciting_sent_since_receipt:
                 self._ack_eliciting_sent_since_receipt = True
                 self._put_off_idle(now)
         self._packet_number = number + 1
         self._loss.on_packet_sent(packet=packet, space=space)
         return datagram
+
+
+def _pending_size(stream: QuicStream) -> int:
+    """Returns about how many bytes of a stream are to be sent."""
+    sender = stream.sender
+    pending = sender._pending
+    return sender._buffer_stop - pending[0].start if len(pending) else 0
 
 
 def _only_sends(stream: QuicStream) -> bool:

@@ -261,6 +261,42 @@ def test_every_stream_arrives_in_order(
     network.run(lambda: {key: bytes(value) for key, value in there.data.items()} == expected)
 
 
+@each_pair
+def test_a_lost_datagram_holds_up_no_other_stream(dialer: str, listener: str) -> None:
+    network = Network(dialer, listener)
+    network.establish()
+    network.open()
+    network.wait(1.0)
+    here, there = network.dialer, network.listener
+    here.connection.send_whole(False)
+    network.is_cut = True
+    here.write(4, bytes(100))
+    network.settle()
+    network.is_cut = False
+    here.write(8, bytes(100))
+    network.run(lambda: len(there.data[8]) == 100)
+    assert not there.data[4]
+    network.run(lambda: len(there.data[4]) == 100)
+
+
+@each_pair
+def test_small_data_does_not_wait_for_the_bulk_of_another_stream(
+    dialer: str, listener: str
+) -> None:
+    network = Network(dialer, listener)
+    network.establish()
+    network.open()
+    here, there = network.dialer, network.listener
+    here.connection.send_whole(False)
+    here.write(4, bytes(4 * MIB))
+    network.run(lambda: there.data[4])
+    for stream in range(8, 40, 4):
+        here.write(stream, bytes(50))
+    network.run(lambda: all(len(there.data[stream]) == 50 for stream in range(8, 40, 4)))
+    assert len(there.data[4]) < 2 * MIB
+    network.run(lambda: len(there.data[4]) == 4 * MIB)
+
+
 @each_engine
 def test_bursts_are_bounded(engine: str) -> None:
     network = Network(engine, engine)
