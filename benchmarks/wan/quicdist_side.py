@@ -10,9 +10,12 @@ the same.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import random
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.sides.measuring import LARGE, SMALL, Answer, hear, log_errors_only, say
@@ -20,6 +23,8 @@ from quicdist import Identity, Mailbox, Node, Quic, Trust
 
 ASKING = 10
 """Number of processes that send small messages during a bulk transfer."""
+PAIRS = 50
+"""Number of processes that send small messages, each to a process of its own, and nothing else."""
 _PAUSE = 0.05
 """Seconds between two messages of one process."""
 
@@ -62,21 +67,44 @@ async def flow(node: Node, other: str, seconds: float) -> float:
         return count * len(LARGE) / (time.perf_counter() - began)
 
 
-async def ask(me: Mailbox, other: str, until: float, pause: float) -> list[float]:
+async def ask(
+    me: Mailbox, to: tuple[str, str], until: float, pauses: Iterator[float]
+) -> list[float]:
     """Measures round trips of small messages."""
     times = []
     while time.perf_counter() < until:
         began = time.perf_counter()
-        await me.send(("echo", other), (me.pid, SMALL))
+        await me.send(to, (me.pid, SMALL))
         await me.receive()
         times.append(time.perf_counter() - began)
-        await asyncio.sleep(pause)
+        await asyncio.sleep(next(pauses))
     return times
 
 
 async def asked(node: Node, other: str, seconds: float) -> list[float]:
     async with node.mailbox() as me:
-        return await ask(me, other, time.perf_counter() + seconds, _PAUSE)
+        until = time.perf_counter() + seconds
+        return await ask(me, ("echo", other), until, itertools.repeat(_PAUSE))
+
+
+async def pairs(node: Node, other: str, seconds: float) -> list[float]:
+    """Measures round trips between pairs of processes that have no process in common."""
+    until = time.perf_counter() + seconds
+
+    async def one(number: int) -> list[float]:
+        pauses = varied(random.Random(number))
+        await asyncio.sleep(next(pauses))
+        async with node.mailbox() as me:
+            return await ask(me, (f"echo{number}", other), until, pauses)
+
+    groups = await asyncio.gather(*map(one, range(PAIRS)))
+    return [each for group in groups for each in group]
+
+
+def varied(chance: random.Random) -> Iterator[float]:
+    """Yields pauses that differ, so that processes do not ask at the same time."""
+    while True:
+        yield _PAUSE * (0.5 + chance.random())
 
 
 async def measure(node: Node, other: str, what: str, seconds: float) -> Answer:
@@ -84,6 +112,8 @@ async def measure(node: Node, other: str, what: str, seconds: float) -> Answer:
         return {"rate": await flow(node, other, seconds)}
     if what == "ping":
         return {"times": await asked(node, other, seconds)}
+    if what == "pairs":
+        return {"times": await pairs(node, other, seconds)}
     flowing = asyncio.create_task(flow(node, other, seconds))
     await asyncio.sleep(seconds / 4)
     groups = await asyncio.gather(*(asked(node, other, seconds / 2) for _ in range(ASKING)))
@@ -96,6 +126,8 @@ async def main() -> None:
     async with node_on(host, settings) as node:
         if len(sys.argv) < 4:
             node.spawn(echo, name="echo")
+            for number in range(PAIRS):
+                node.spawn(echo, name=f"echo{number}")
             node.spawn(sink, name="sink")
             say({"name": node.name})
             await hear()
