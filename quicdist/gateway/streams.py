@@ -147,13 +147,13 @@ class FrameSplitter:
 class _Heads:
     """Known headers of one stream without new atoms, and what replaces them."""
 
-    __slots__ = ("atoms", "changes", "known")
+    __slots__ = ("atoms", "changes", "changes_out", "known")
 
     def __init__(self, stream: int) -> None:
         self.atoms = IncomingAtomCache(_cache_size(stream))
         self.known: dict[bytes, bytes] = {}
-        self.changes = (0, 0)
-        """The changes of both atom caches for which they hold."""
+        self.changes = self.changes_out = 0
+        """The changes of this atom cache and of that of the node for which they hold."""
 
 
 class FrameMerger:
@@ -175,18 +175,20 @@ class FrameMerger:
         heads = self._streams.get(stream)
         if heads is None:
             heads = self._streams[stream] = _Heads(stream)
-        changes = heads.atoms.changes, self._atoms_out.changes
-        if heads.changes != changes or len(heads.known) >= _MAX_HEADS:
+        atoms_in, atoms_out = heads.atoms, self._atoms_out
+        if heads.changes != atoms_in.changes or heads.changes_out != atoms_out.changes:
             heads.known.clear()
-            heads.changes = changes
-        if len(frame) > at and frame[at]:
-            end = at + 2 + frame[at] // 2 + frame[at]  # of a header without new atoms
+            heads.changes, heads.changes_out = atoms_in.changes, atoms_out.changes
+        count = frame[at] if len(frame) > at else 0
+        if count:
+            end = at + 2 + count // 2 + count  # of a header without new atoms
             head = heads.known.get(frame[at:end])
             if head is not None:
                 return frame[:at] + head + frame[end:]
-        atoms, end = heads.atoms.read(frame, at)
-        head = self._atoms_out.header(atoms)
-        if (heads.atoms.changes, self._atoms_out.changes) == changes:
+        atoms, end = atoms_in.read(frame, at)
+        head = atoms_out.header(atoms)
+        is_same = heads.changes == atoms_in.changes and heads.changes_out == atoms_out.changes
+        if is_same and len(heads.known) < _MAX_HEADS:
             heads.known[frame[at:end]] = head
         return b"".join((frame[:at], head, frame[end:])) if atoms else frame
 
