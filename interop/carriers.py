@@ -88,7 +88,7 @@ def _gateway(environment: Mapping[str, str]) -> Carrier:
         return _with_erl(GatewayedPeer(setting), erl)
 
     about = f"stock Erlang/OTP {release or ''} behind quicdist gateway"
-    return Carrier("gateway", about, "quicdist/2", make, absent)
+    return Carrier("gateway", about, "quicdist/1", make, absent)
 
 
 def _compiled(

@@ -15,7 +15,7 @@ from quicdist.cluster.policy import Policy
 from quicdist.cluster.via import Relays, check_via_name
 from quicdist.errors import NodeError, NodeNameError
 from quicdist.gateway.erlang import gateway_port
-from quicdist.protocol.dialects import ALL_ALPNS
+from quicdist.protocol.dialects import GATEWAY_ALPNS
 from quicdist.setting_types import (
     Duration,
     Port,
@@ -59,7 +59,7 @@ class GatewaySettings(QuicOptions):
     """Announces the BEAM node in the local network by multicast DNS, and finds nodes there whose
     names contain no port, or a host in `.local`. Requires the extra `lan`."""
 
-    alpns: tuple[str, ...] = ALL_ALPNS
+    alpns: tuple[str, ...] = GATEWAY_ALPNS
     """The QUIC dialects that are offered and accepted."""
 
     identity: Identity | None = None

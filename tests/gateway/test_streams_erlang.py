@@ -78,7 +78,7 @@ def lossy(target: GatewayThread, weather: Weather) -> Iterator[LossyProxy]:
 def test_messages_links_and_monitors_stay_in_order(alpn: str) -> None:
     weather = Weather(loss=0.03, reorder=0.1, duplicate=0.02)
     with contextlib.ExitStack() as stack:
-        two = stack.enter_context(GatewayThread())
+        two = stack.enter_context(GatewayThread(replace(loopback_settings(), alpns=(alpn,))))
         proxy = stack.enter_context(lossy(two, weather))
         settings = loopback_settings()
         settings = replace(settings, alpns=(alpn,), routes={two.name: proxy.address})

@@ -46,6 +46,10 @@ ALL_ALPNS = tuple(QUIC_DIALECTS)
 """The ALPN identifiers of nodes. That of relays is used only between a node and its relay."""
 
 
+GATEWAY_ALPNS = tuple(alpn for alpn in ALL_ALPNS if alpn != NativeStreamsDialect.traits.alpn)
+"""The default of gateways, for which data streams cost a fifth of the rate of small messages."""
+
+
 def dialect_for(alpn: str) -> Callable[[Role, CarrierLimits], QuicDialect] | None:
     """Returns what makes the dialect of this ALPN identifier; None if there is none."""
     if alpn == RelayDialect.traits.alpn:
