@@ -14,7 +14,7 @@ import hashlib
 import ipaddress
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,15 +43,18 @@ _MAX_NAME: Final = 240
 _MAX_LISTED: Final = 5
 """Nodes that an error names."""
 
-_FIND_TIME: Final = 1.5
-"""Seconds for which one node is asked for."""
+_PATIENCE: Final = 2.5
+"""Maximum time in seconds of a search for one node. A host answers within 0.12 s, or 1.12 s after
+it has sent the same record to all (RFC 6762, 6). A lost question is asked again after 1.3 s."""
+
+_HOST_FIRST: Final = 0.5
+"""Seconds for which the announcement of a node may follow the address of its host."""
 
 _QUIET: Final = 1.0
 """Seconds without another instance after which a search of all nodes ends."""
 
 _LEAST: Final = 2.5
-"""Minimum time of a search in seconds. A host repeats an answer only after a second (RFC 6762, 6),
-and may delay it by half a second more."""
+"""Minimum time in seconds of a search for all nodes, for the same reasons as `_PATIENCE`."""
 
 _PAUSE: Final = 0.1
 """Seconds between two checks whether a search has ended."""
@@ -110,18 +113,22 @@ class Lan:
         address = name.address
         if address is not None and _is_address(name.host):
             raise NotFound("an IP address is not looked up by multicast DNS")
-        is_local = is_local_name(name.host)
+        patience = min(timeout, _PATIENCE)
+        port = address.port if address is not None and is_local_name(name.host) else 0
         try:
-            async with asyncio.timeout(min(timeout, 2 * _FIND_TIME)), _multicast(self) as zc:
-                patience = _QUIET if is_local else _FIND_TIME
-                found = await _ask(zc, label_of(str(name)), patience)
-                if found is not None and found.node == str(name):
-                    return _quic_addresses(found.addresses, found.port)
-                if is_local and address is not None and address.port:
-                    return _quic_addresses(await _resolve(zc, name.host), address.port)
-        except (TimeoutError, OSError) as error:
-            text = str(error) or "no answer in time"
-            raise NotFound(f"no answer by multicast DNS: {text}") from error
+            async with _multicast(self) as zc:
+                asking = _find_announced(zc, str(name), patience)
+                hosting = _resolve(zc, name.host, patience if port else 0.0)
+                found, host = await _announced_or_host(asking, hosting)
+        except OSError as error:
+            raise NotFound(f"no answer by multicast DNS: {error}") from error
+        if found is not None:
+            return _quic_addresses(found.addresses, found.port)
+        if host:
+            return _quic_addresses(host, port)
+        if port:
+            text = f"no host of the local network has the name {name.host!r}"
+            raise NotFound(text, Cause.HOST_UNKNOWN)
         raise NotFound("no host of the local network announces the node by multicast DNS")
 
     async def nodes(self, timeout: float = 5.0) -> Sequence[LanNode]:
@@ -146,7 +153,7 @@ class Lan:
             ):
 
                 async def ask(label: str) -> None:
-                    one = await _ask(zc, label, _QUIET)
+                    one = await _ask(zc, label, _PATIENCE)
                     if one is not None:
                         found[one] = None
 
@@ -327,28 +334,85 @@ async def _multicast(lan: Lan, network: LocalNetwork | None = None) -> AsyncIter
         await zc.async_close()
 
 
+async def _announced_or_host(
+    asking: Coroutine[Any, Any, LanNode | None], hosting: Coroutine[Any, Any, Sequence[str]]
+) -> tuple[LanNode | None, Sequence[str]]:
+    """Waits for the announcement of a node, or for the addresses of its host if there is none."""
+    announced = asyncio.ensure_future(asking)
+    host = asyncio.ensure_future(hosting)
+    try:
+        await asyncio.wait((announced, host), return_when=asyncio.FIRST_COMPLETED)
+        if not announced.done():
+            await asyncio.wait((announced,), timeout=_HOST_FIRST if await host else None)
+        found = announced.result() if announced.done() else None
+        return found, await host if found is None else ()
+    finally:
+        await _cancelled(announced, host)
+
+
+async def _find_announced(zc: Any, node: str, timeout: float) -> LanNode | None:
+    """Asks for the announcement of a node, for `timeout` seconds."""
+    found = await _ask(zc, label_of(node), timeout)
+    return found if found is not None and found.node == node else None
+
+
 async def _ask(zc: Any, label: str, timeout: float) -> LanNode | None:
     """Asks for the records of one instance, for `timeout` seconds."""
     library = _library()
     try:
-        info = library.asyncio.AsyncServiceInfo(SERVICE, f"{label}.{SERVICE}")
-        if not await info.async_request(zc.zeroconf, 1000 * timeout):
-            return None
+        name = f"{label}.{SERVICE}"
+        info = await _answer(zc, lambda: library.asyncio.AsyncServiceInfo(SERVICE, name), timeout)
     except library.Error:
         return None
-    addresses = info.parsed_scoped_addresses()
-    return read_node(info.properties, addresses, info.port)
+    if info is None:
+        return None
+    return read_node(info.properties, info.parsed_scoped_addresses(), info.port)
 
 
-async def _resolve(zc: Any, host: str) -> Sequence[str]:
-    """Asks for the addresses of a host. Raises NotFound."""
-    resolver = _library().AddressResolver(f"{host}.")
-    await resolver.async_request(zc.zeroconf, 1000 * _QUIET)
-    found = [one for one in resolver.parsed_scoped_addresses() if _is_usable(one)]
-    if not found:
-        text = f"no host of the local network has the name {host!r}"
-        raise NotFound(text, Cause.HOST_UNKNOWN)
-    return found[:_MAX_ADDRESSES]
+async def _resolve(zc: Any, host: str, timeout: float) -> Sequence[str]:
+    """Asks for the addresses of a host, for `timeout` seconds."""
+    library = _library()
+    try:
+        info = await _answer(zc, lambda: library.AddressResolver(f"{host}."), timeout)
+    except library.Error:
+        return ()
+    addresses = () if info is None else info.parsed_scoped_addresses()
+    return [one for one in addresses if _is_usable(one)][:_MAX_ADDRESSES]
+
+
+def _question_types() -> Sequence[Any]:
+    """The forms in which each question is asked, in this order.
+
+    The answer to the first one is sent to all, but up to a second later if that was done just
+    before (RFC 6762, 6). The answer to the second one comes at once (5.4), but to port 5353 of this
+    machine, which its processes share: it may reach another one.
+    """
+    return _library().DNSQuestionType.QM, None
+
+
+async def _answer(zc: Any, new_request: Callable[[], Any], timeout: float) -> Any:
+    """Returns the first request that is answered, None if none is in `timeout` seconds."""
+
+    async def ask(question_type: Any) -> Any:
+        request = new_request()
+        is_answered = await request.async_request(zc.zeroconf, 1000 * timeout, question_type)
+        return request if is_answered else None
+
+    asking = [asyncio.ensure_future(ask(each)) for each in _question_types()]
+    try:
+        for one in asyncio.as_completed(asking):
+            request = await one
+            if request is not None:
+                return request
+    finally:
+        await _cancelled(*asking)
+    return None
+
+
+async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _browse(zc: Any, is_enough: Callable[[], bool]) -> AsyncIterator[str]:
@@ -365,7 +429,12 @@ async def _browse(zc: Any, is_enough: Callable[[], bool]) -> AsyncIterator[str]:
             seen.add(name)
             found.put_nowait(name.removesuffix(f".{SERVICE}"))
 
-    browser = library.asyncio.AsyncServiceBrowser(zc.zeroconf, SERVICE, handlers=[changed])
+    browsers = [
+        library.asyncio.AsyncServiceBrowser(
+            zc.zeroconf, SERVICE, handlers=[changed], question_type=each
+        )
+        for each in _question_types()
+    ]
     clock = asyncio.get_running_loop().time
     begun = last = clock()
     try:
@@ -377,7 +446,8 @@ async def _browse(zc: Any, is_enough: Callable[[], bool]) -> AsyncIterator[str]:
             last = clock()
             yield label
     finally:
-        await browser.async_cancel()
+        for browser in browsers:
+            await browser.async_cancel()
 
 
 def _library() -> Any:

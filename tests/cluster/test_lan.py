@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
-import zeroconf.asyncio  # noqa: F401 - importing it starts a process, ldconfig
+import zeroconf.asyncio  # importing it starts a process, ldconfig
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist import Lan, LanNode, Node, NodeNameError
+from quicdist.cluster import lan as lan_module
 from quicdist.cluster.lan import LocalHosts, check_announced, is_local_name, label_of, read_node
 from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.names import NodeName
@@ -122,3 +127,82 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gateway_takes_the_same_setting() -> None:
     assert GatewaySettings("5555@10.0.0.7", lan=Lan("app")).lan == Lan("app")
+
+
+class Answers:
+    """A question of zeroconf in one form. It is answered after a time, if it waits that long."""
+
+    def __init__(self, times: dict[Any, float]) -> None:
+        self._times = times
+        self.asked: Any = ""
+
+    async def async_request(self, zc: object, timeout: float, question_type: Any) -> bool:
+        self.asked = question_type
+        needed = self._times[question_type]
+        await asyncio.sleep(min(needed, timeout / 1000))
+        return needed <= timeout / 1000
+
+
+class Sockets:
+    zeroconf = None
+
+
+QM = zeroconf.DNSQuestionType.QM
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize(
+    ("to_all", "to_one", "asked", "after"),
+    [
+        (0.1, math.inf, QM, 0.1),  # another process got the answer to this machine
+        (1.12, math.inf, QM, 1.12),
+        (1.12, 0.0, None, 0.0),  # the same records were sent to all within the last second
+        (math.inf, 0.3, None, 0.3),
+        (math.inf, math.inf, "", 2.5),
+    ],
+)
+async def test_each_question_is_asked_in_two_forms(
+    to_all: float, to_one: float, asked: Any, after: float
+) -> None:
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    found = await lan_module._answer(Sockets, lambda: Answers({QM: to_all, None: to_one}), 2.5)
+    assert clock() - begun == pytest.approx(after)
+    assert ("" if found is None else found.asked) == asked
+
+
+ROBOT = LanNode("4433@robot.local", "", ("10.0.0.7",), 4433)
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize(
+    ("node", "node_time", "host", "host_time", "answer", "after"),
+    [
+        (ROBOT, 0.1, ["10.0.0.8"], 0.0, (ROBOT, ()), 0.1),
+        (ROBOT, 0.1, [], 2.5, (ROBOT, ()), 0.1),
+        (ROBOT, 1.12, [], 1.0, (ROBOT, ()), 1.12),
+        (None, 2.5, ["10.0.0.8"], 0.1, (None, ["10.0.0.8"]), 0.6),
+        (None, 0.1, ["10.0.0.8"], 1.12, (None, ["10.0.0.8"]), 1.12),
+        (None, 2.5, [], 2.5, (None, []), 2.5),
+    ],
+)
+async def test_an_announcement_has_precedence_over_its_host(
+    node: LanNode | None,
+    node_time: float,
+    host: Sequence[str],
+    host_time: float,
+    answer: tuple[LanNode | None, Sequence[str]],
+    after: float,
+) -> None:
+    async def asking() -> LanNode | None:
+        await asyncio.sleep(node_time)
+        return node
+
+    async def hosting() -> Sequence[str]:
+        await asyncio.sleep(host_time)
+        return host
+
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    assert await lan_module._announced_or_host(asking(), hosting()) == answer
+    assert clock() - begun == pytest.approx(after)

@@ -275,7 +275,7 @@ asyncio.run(main())
 def test_a_name_that_points_to_another_node_fails(lan: Lan, tmp_path: Path) -> None:
     """The node at the announced address says that it has another name."""
     run_calc(lan, tmp_path)
-    lan.start(1, "-c", FALSE, until="announced")
+    lan.start(2, "-c", FALSE, until="announced")
     for node in ("bank", "4433@bank.local"):
         called = lan.ended(
             2, "call", node, "calc:add", "[1, 2]", "--lookup", "lan", code=ExitCode.REFUSED
