@@ -517,3 +517,25 @@ def test_slots_that_were_never_set(field: str) -> None:
 @given(terms, st.integers(0, 80))
 def test_a_bound_on_bytes(term: Term, most: int) -> None:
     same_encoding(core, term, Options(limits=Limits(max_bytes=most)))
+
+
+@pytest.mark.parametrize("most", [*range(0, 120, 7), 10_000])
+@pytest.mark.parametrize("field", ["max_bytes", "max_terms", "max_depth"])
+def test_a_bound_on_a_term_inside_itself(field: str, most: int) -> None:
+    row: list[Any] = [1, b"before"]
+    row.append({"key": (2, row), (3, ()): 4.5})
+    same_encoding(core, row, Options(limits=Limits(**{field: most})))
+    same_encoding(core, row[2], Options(limits=Limits(**{field: most})))
+
+
+@pytest.mark.parametrize("other", [(), (1,), [], [2.5], {}, {1: 2}, PID, True, None, 2**70])
+def test_a_term_of_another_type_among_common_ones(other: Any) -> None:
+    for place in range(3):
+        items = [Atom("a"), b"b"]
+        items.insert(place, other)
+        same_encoding(core, tuple(items), Options())
+        same_encoding(core, items, Options())
+        same_encoding(core, dict(enumerate(items)), Options())
+        if other.__hash__ is not None:
+            same_encoding(core, {key: 1 for key in items}, Options())
+        same_encoding(core, tuple(items), Options(none="nil"))

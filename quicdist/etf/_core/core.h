@@ -18,6 +18,12 @@
 #error "the compiled core needs a 64-bit Py_ssize_t; use the pure Python codec instead"
 #endif
 
+#ifdef __GNUC__
+#define NEVER_INLINE __attribute__((noinline))
+#else
+#define NEVER_INLINE
+#endif
+
 enum {
     VERSION = 131,
     RECORD_EXT = 67,

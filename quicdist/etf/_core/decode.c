@@ -9,6 +9,8 @@
 
 #define FEW_KEYS 64 /* quicdist.etf.maps.FEW */
 
+#define FEW_BYTES 256
+
 /* quicdist.etf.decode._VIEWED and _PINNED */
 #define VIEWED 65536
 #define PINNED 8
@@ -678,25 +680,30 @@ is_truncated:
 
 PyObject *decode_term(State *state, PyObject *source, const uint8_t *data, Py_ssize_t size,
                       Py_ssize_t *pos, const Settings *settings, PyObject *atoms) {
-    Decoder d = {
-        .state = state,
-        .data = data,
-        .at = data + *pos,
-        .end = data + size,
-        .settings = settings,
-        .source = source,
-        .atoms = atoms,
-        .text = settings->text,
-        .views = settings->views,
-        .strings = settings->strings,
-    };
-    set_guard(&d, d.at);
+    Decoder d; /* without an initializer, which would clear the inline arrays */
+    d.state = state;
+    d.data = data;
+    d.at = data + *pos;
+    d.end = data + size;
+    d.settings = settings;
+    d.source = source;
+    d.atoms = atoms;
+    d.text = settings->text;
+    d.views = settings->views;
+    d.strings = settings->strings;
+    d.terms = 0;
     d.values = d.inline_values;
+    d.count = 0;
     d.values_room = INLINE_VALUES;
     d.frames = d.inline_frames;
+    d.depth = 0;
     d.frames_room = INLINE_FRAMES;
-    /* Decoding creates no garbage cycles, so garbage collection is only overhead. */
-    int collecting = PyGC_Disable();
+    d.funs = NULL;
+    d.funs_count = d.funs_room = 0;
+    set_guard(&d, d.at);
+    /* Decoding creates no garbage cycles, so garbage collection is only overhead. A few bytes are
+     * decoded to fewer objects than start one. */
+    int collecting = size - *pos > FEW_BYTES && PyGC_Disable();
     PyObject *term = NULL;
     if (run(&d) == 0) {
         term = d.values[0];

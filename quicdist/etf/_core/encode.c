@@ -30,22 +30,24 @@ static inline int within_limits(Encoder *e, PyObject *container, int64_t terms) 
     return 1;
 }
 
-/* Pushes an empty frame for `container` with `terms` terms. */
-static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, int64_t terms) {
+/* Whether `container`, with `terms` terms, may be next: it is within the limits, and is not found to
+ * be inside itself. Its path would be a cycle, so that the container at the last power of two repeats
+ * once that depth is beyond the start and the length of the cycle. */
+static inline int may_open(Encoder *e, PyObject *container, int64_t terms) {
     if (!within_limits(e, container, terms)) {
-        return REFUSED;
+        return 0;
     }
-    /* Detects a container inside itself: its path is a cycle, so that the container at the last
-     * power of two repeats once that depth is beyond the start and the length of the cycle. */
     if (e->depth >= 2 * e->landmark) {
         e->landmark *= 2;
     }
     while (e->depth < e->landmark && e->landmark > FIRST_LANDMARK) {
         e->landmark /= 2;
     }
-    if (e->depth > e->landmark && e->frames[e->landmark].container == container) {
-        return REFUSED;
-    }
+    return e->depth <= e->landmark || e->frames[e->landmark].container != container;
+}
+
+/* Pushes an empty frame for `container`, which may be next. */
+static Outcome push_frame(Encoder *e, Kind kind, PyObject *container) {
     if (e->depth == e->frames_room) {
         Py_ssize_t room = e->frames_room * 2;
         int moved = e->frames == e->inline_frames;
@@ -65,6 +67,11 @@ static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, int64_t te
     return OPENED;
 }
 
+/* Pushes an empty frame for `container` with `terms` terms. */
+static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, int64_t terms) {
+    return may_open(e, container, terms) ? push_frame(e, kind, container) : REFUSED;
+}
+
 static inline Frame *top_frame(Encoder *e) { return &e->frames[e->depth - 1]; }
 
 static void close_frame(Encoder *e) {
@@ -74,6 +81,12 @@ static void close_frame(Encoder *e) {
     Py_XDECREF(frame.pending);
     Py_XDECREF(frame.closing);
 }
+
+/* A container gets a frame at its first item that is not of a common type. */
+
+static inline Outcome write_items(Encoder *e, PyObject *sequence, Py_ssize_t *index);
+static inline Outcome write_pairs(Encoder *e, PyObject *dict, Py_ssize_t count, Py_ssize_t *at,
+                                  int *kinds, PyObject **value);
 
 static Outcome open_tuple(Encoder *e, PyObject *tuple) {
     Py_ssize_t count = PyTuple_GET_SIZE(tuple);
@@ -93,9 +106,17 @@ static Outcome open_tuple(Encoder *e, PyObject *tuple) {
             return outcome;
         }
     }
-    Outcome outcome = open_frame(e, TUPLE, tuple, count);
-    if (outcome == OPENED) {
-        top_frame(e)->items = new_reference(tuple);
+    if (!may_open(e, tuple, count)) {
+        return REFUSED;
+    }
+    Py_ssize_t index = 0;
+    Outcome outcome = write_items(e, tuple, &index);
+    if (outcome == ANOTHER) {
+        outcome = push_frame(e, TUPLE, tuple);
+        if (outcome == OPENED) {
+            top_frame(e)->items = new_reference(tuple);
+            top_frame(e)->index = index;
+        }
     }
     return outcome;
 }
@@ -163,11 +184,19 @@ static Outcome write_string(Encoder *e, PyObject *list, int *written) {
     return DONE;
 }
 
+static inline Outcome write_nil(Encoder *e) {
+    uint8_t *p = reserve(e, 1);
+    if (p == NULL) {
+        return FAILED;
+    }
+    *p = NIL_EXT;
+    return DONE;
+}
+
 static Outcome open_list(Encoder *e, PyObject *list) {
     Py_ssize_t count = PyList_GET_SIZE(list);
     if (count == 0) {
-        uint8_t nil = NIL_EXT;
-        return write_bytes(e, &nil, 1);
+        return write_nil(e);
     }
     int written;
     Outcome outcome = write_string(e, list, &written);
@@ -175,7 +204,22 @@ static Outcome open_list(Encoder *e, PyObject *list) {
         return outcome;
     }
     outcome = write_head(e, LIST_EXT, count);
-    return outcome != DONE ? outcome : open_frame(e, LIST, list, count);
+    if (outcome != DONE) {
+        return outcome;
+    }
+    if (!may_open(e, list, count)) {
+        return REFUSED;
+    }
+    Py_ssize_t index = 0;
+    outcome = write_items(e, list, &index);
+    if (outcome == ANOTHER) {
+        outcome = push_frame(e, LIST, list);
+        if (outcome == OPENED) {
+            top_frame(e)->index = index;
+        }
+        return outcome;
+    }
+    return outcome == DONE ? write_nil(e) : outcome;
 }
 
 enum { ATOM = 1, NUMBER = 2, BYTES = 4, STR = 8, BOOL = 16, IDENTIFIER = 32, OTHER = 64 };
@@ -222,13 +266,30 @@ static Outcome check_keys(Encoder *e, PyObject *dict, int kinds) {
 static Outcome open_dict(Encoder *e, PyObject *dict) {
     Py_ssize_t count = PyDict_GET_SIZE(dict);
     Outcome outcome = write_head(e, MAP_EXT, count);
-    if (outcome == DONE && count != 0) {
-        outcome = open_frame(e, DICT, dict, 2 * (int64_t)count);
-        if (outcome == OPENED) {
-            top_frame(e)->count = count;
-        }
+    if (outcome != DONE || count == 0) {
+        return outcome;
     }
-    return outcome;
+    if (!may_open(e, dict, 2 * (int64_t)count)) {
+        return REFUSED;
+    }
+    PyObject *value = NULL;
+    Py_ssize_t at = 0;
+    int kinds = 0;
+    outcome = write_pairs(e, dict, count, &at, &kinds, &value);
+    if (outcome != ANOTHER) {
+        return outcome;
+    }
+    outcome = push_frame(e, DICT, dict);
+    if (outcome != OPENED) {
+        Py_XDECREF(value);
+        return outcome;
+    }
+    Frame *frame = top_frame(e);
+    frame->count = count;
+    frame->index = at;
+    frame->kinds = kinds;
+    frame->pending = value;
+    return OPENED;
 }
 
 /* Whether an excess of terms is the only error in the output so far, with `container` (or NULL)
@@ -369,9 +430,6 @@ static Outcome write_less_common(Encoder *e, PyObject *object) {
     if (type == state->reference.type) {
         return write_reference(e, object);
     }
-    if (object == Py_None) {
-        return write_atom(e, e->settings->none);
-    }
     if (type == state->port.type) {
         return write_port(e, object);
     }
@@ -426,7 +484,10 @@ static inline Outcome write_plain(Encoder *e, PyObject *object) {
     if (type == &PyFloat_Type) {
         return write_float(e, object);
     }
-    return ANOTHER;
+    if (type == &PyBool_Type) {
+        return write_atom(e, object == Py_True ? e->state->atom_true : e->state->atom_false);
+    }
+    return object == Py_None ? write_atom(e, e->settings->none) : ANOTHER;
 }
 
 /* Writes an object of any other type, or starts a container and pushes its frame. The caller holds
@@ -441,9 +502,6 @@ static Outcome write_another(Encoder *e, PyObject *object) {
     }
     if (type == &PyDict_Type) {
         return open_dict(e, object);
-    }
-    if (type == &PyBool_Type) {
-        return write_atom(e, object == Py_True ? e->state->atom_true : e->state->atom_false);
     }
     return write_less_common(e, object);
 }
@@ -568,52 +626,70 @@ static Outcome write_list_items(Encoder *e) {
             return outcome;
         }
     }
-    uint8_t nil = NIL_EXT;
-    return write_bytes(e, &nil, 1);
+    return write_nil(e);
 }
 
-static Outcome write_dict_items(Encoder *e) {
-    Py_ssize_t place = e->depth - 1;
-    PyObject *dict = e->frames[place].container, *key, *value;
-    Py_ssize_t count = e->frames[place].count, at = e->frames[place].index;
-    int kinds = e->frames[place].kinds;
-    if (e->frames[place].pending != NULL) {
-        value = e->frames[place].pending;
-        e->frames[place].pending = NULL;
-        Outcome outcome = write_term(e, value);
-        if (outcome != DONE) {
-            return outcome;
-        }
-    }
+/* Writes pairs of common types from `*at` on, and checks the keys at the end. ANOTHER is a key, or
+ * with a new reference in `*value` a value, of another type, which is next. */
+static inline Outcome write_pairs(Encoder *e, PyObject *dict, Py_ssize_t count, Py_ssize_t *at,
+                                  int *kinds, PyObject **value) {
     for (;;) {
         if (PyDict_GET_SIZE(dict) != count) {
             PyErr_SetString(PyExc_RuntimeError, "dictionary changed size during iteration");
             return FAILED;
         }
-        if (!PyDict_Next(dict, &at, &key, &value)) {
-            return check_keys(e, dict, kinds);
+        PyObject *key, *item;
+        Py_ssize_t next = *at;
+        if (!PyDict_Next(dict, &next, &key, &item)) {
+            return check_keys(e, dict, *kinds);
         }
-        kinds |= key_kinds(e->state, key);
-        Py_INCREF(value);
+        *kinds |= key_kinds(e->state, key);
+        Py_INCREF(item); /* Writing the key may run Python code. */
         Outcome outcome = write_plain(e, key);
-        if (outcome == ANOTHER) {
+        if (outcome == DONE) {
+            *at = next;
+            outcome = write_plain(e, item);
+            if (outcome == ANOTHER) {
+                *value = item;
+                return ANOTHER;
+            }
+        }
+        Py_DECREF(item);
+        if (outcome != DONE) {
+            return outcome;
+        }
+    }
+}
+
+static Outcome write_dict_items(Encoder *e) {
+    Py_ssize_t place = e->depth - 1;
+    PyObject *dict = e->frames[place].container, *key, *value = e->frames[place].pending;
+    Py_ssize_t count = e->frames[place].count, at = e->frames[place].index;
+    int kinds = e->frames[place].kinds;
+    e->frames[place].pending = NULL;
+    Outcome outcome = value == NULL ? DONE : write_term(e, value);
+    while (outcome == DONE) {
+        value = NULL;
+        outcome = write_pairs(e, dict, count, &at, &kinds, &value);
+        if (outcome != ANOTHER) {
+            return outcome;
+        }
+        outcome = DONE;
+        if (value == NULL && PyDict_Next(dict, &at, &key, &value)) {
+            Py_INCREF(value);
             outcome = write_term(e, new_reference(key));
         }
         if (outcome == DONE) {
             outcome = write_term(e, value);
-            value = NULL;
-        }
-        if (outcome != DONE) {
-            e->frames[place].index = at;
-            e->frames[place].kinds = kinds;
-            if (outcome == OPENED) {
-                e->frames[place].pending = value; /* if it was the key */
-            } else {
-                Py_XDECREF(value);
-            }
-            return outcome;
+        } else if (outcome == OPENED) {
+            e->frames[place].pending = value;
+        } else {
+            Py_DECREF(value);
         }
     }
+    e->frames[place].index = at;
+    e->frames[place].kinds = kinds;
+    return outcome;
 }
 
 static Outcome write_iterator_items(Encoder *e) {
@@ -630,8 +706,8 @@ static Outcome write_iterator_items(Encoder *e) {
     return write_bytes(e, PyBytes_AS_STRING(closing), PyBytes_GET_SIZE(closing));
 }
 
-static Outcome run(Encoder *e, PyObject *term) {
-    Outcome outcome = write_term(e, new_reference(term));
+/* Writes the rest of the open containers, if `outcome` is that of the first one. */
+static Outcome run(Encoder *e, Outcome outcome) {
     while (outcome >= 0 && e->depth > 0) {
         switch (top_frame(e)->kind) {
         case TUPLE:
@@ -733,6 +809,56 @@ static void raise_over(const Encoder *e) {
     Py_XDECREF(reason);
 }
 
+/* Writes what is left of the term after the first outcome, and returns the result. */
+static NEVER_INLINE PyObject *encode_rest(Encoder *e, PyObject *term, PyObject *options,
+                                          Outcome outcome) {
+    State *state = e->state;
+    const Settings *settings = e->settings;
+    outcome = run(e, outcome);
+    Py_ssize_t size = e->size + e->apart_size;
+    if (outcome >= 0 && exceeds(e, 0)) {
+        outcome = FAILED;
+    }
+    if (e->unread && outcome >= 0 && (size > settings->max_depth || size > settings->max_terms)) {
+        outcome = REFUSED;
+    }
+    while (e->depth > 0) {
+        close_frame(e);
+    }
+    if (e->frames != e->inline_frames) {
+        PyMem_Free(e->frames);
+    }
+    if (outcome < 0 && e->over != WITHIN && !PyErr_Occurred()) {
+        raise_over(e);
+        outcome = FAILED;
+    }
+    PyObject *result = NULL;
+    if (e->bytes == NULL) {
+        if (outcome >= 0) {
+            result = PyBytes_FromStringAndSize((const char *)e->out, e->size);
+        }
+        if (e->out != e->inline_bytes) {
+            state->spare_output = e->out;
+        }
+    } else if (outcome < 0) {
+        Py_CLEAR(e->bytes);
+    } else {
+        _PyBytes_Resize(&e->bytes, e->size); /* NULL on failure */
+        result = e->bytes;
+    }
+    if (e->large != ALL_IN_ONE) {
+        if (outcome == REFUSED) {
+            result = parts_in_python(state, term, options, e->refs, e->versioned, e->large);
+        } else {
+            result = with_apart(result, e->apart);
+        }
+        Py_XDECREF(e->apart);
+        return result;
+    }
+    return outcome == REFUSED ? encode_in_python(state, term, options, e->refs, e->versioned)
+                              : result;
+}
+
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
                       PyObject *refs, int with_version, Py_ssize_t large) {
     if (settings->max_integer < 8) { /* the fast paths below do not check integers of a word */
@@ -762,46 +888,13 @@ PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Set
     if (with_version) {
         e.out[e.size++] = VERSION;
     }
-    Outcome outcome = run(&e, term);
-    Py_ssize_t size = e.size + e.apart_size;
-    if (outcome >= 0 && exceeds(&e, 0)) {
-        outcome = FAILED;
+    Outcome outcome = write_plain(&e, term);
+    if (outcome == ANOTHER) {
+        outcome = write_another(&e, term);
     }
-    if (e.unread && outcome >= 0 && (size > settings->max_depth || size > settings->max_terms)) {
-        outcome = REFUSED;
+    if (outcome == DONE && e.out == e.inline_bytes && large == ALL_IN_ONE && !e.unread &&
+        !exceeds(&e, 0)) {
+        return PyBytes_FromStringAndSize((const char *)e.out, e.size);
     }
-    while (e.depth > 0) {
-        close_frame(&e);
-    }
-    if (e.frames != e.inline_frames) {
-        PyMem_Free(e.frames);
-    }
-    if (outcome < 0 && e.over != WITHIN && !PyErr_Occurred()) {
-        raise_over(&e);
-        outcome = FAILED;
-    }
-    PyObject *result = NULL;
-    if (e.bytes == NULL) {
-        if (outcome >= 0) {
-            result = PyBytes_FromStringAndSize((const char *)e.out, e.size);
-        }
-        if (e.out != e.inline_bytes) {
-            state->spare_output = e.out;
-        }
-    } else if (outcome < 0) {
-        Py_CLEAR(e.bytes);
-    } else {
-        _PyBytes_Resize(&e.bytes, e.size); /* NULL on failure */
-        result = e.bytes;
-    }
-    if (large != ALL_IN_ONE) {
-        if (outcome == REFUSED) {
-            result = parts_in_python(state, term, options, refs, with_version, large);
-        } else {
-            result = with_apart(result, e.apart);
-        }
-        Py_XDECREF(e.apart);
-        return result;
-    }
-    return outcome == REFUSED ? encode_in_python(state, term, options, refs, with_version) : result;
+    return encode_rest(&e, term, options, outcome);
 }

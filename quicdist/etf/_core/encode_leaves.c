@@ -330,7 +330,7 @@ Outcome write_bits(Encoder *e, PyObject *object) {
 
 /* Writes only the tag and length of a binary of `size` bytes, which is a separate part. */
 Outcome write_apart(Encoder *e, PyObject *binary, Py_ssize_t size) {
-    if (exceeds(e, size)) {
+    if (size > LONG_PART && exceeds(e, size)) {
         return FAILED;
     }
     Outcome outcome = write_head(e, BINARY_EXT, size);

@@ -142,6 +142,12 @@ static inline int sort_arguments(const char *function, const char *const *names,
 
 /* The contiguous bytes of `object`. A buffer that is not contiguous is copied. */
 static int get_bytes(PyObject *object, Py_buffer *view) {
+    if (PyBytes_CheckExact(object)) { /* without a buffer to release, in half the time */
+        view->buf = PyBytes_AS_STRING(object);
+        view->len = PyBytes_GET_SIZE(object);
+        view->obj = object;
+        return 0;
+    }
     if (PyObject_GetBuffer(object, view, PyBUF_SIMPLE) == 0) {
         return 0;
     }
@@ -156,6 +162,12 @@ static int get_bytes(PyObject *object, Py_buffer *view) {
     int outcome = PyObject_GetBuffer(copy, view, PyBUF_SIMPLE);
     Py_DECREF(copy);
     return outcome;
+}
+
+static inline void release_bytes(PyObject *object, Py_buffer *view) {
+    if (!PyBytes_CheckExact(object)) {
+        PyBuffer_Release(view);
+    }
 }
 
 /* A non-negative offset, or -1 with an exception. Offsets beyond any buffer are clipped. */
@@ -266,7 +278,7 @@ static PyObject *core_decode(PyObject *module, PyObject *const *given, Py_ssize_
         decode_failed(state, pos, "%zd bytes after the term", view.len - pos);
         Py_CLEAR(term);
     }
-    PyBuffer_Release(&view);
+    release_bytes(arguments[0], &view);
     return term;
 }
 
@@ -294,7 +306,7 @@ static PyObject *core_decode_prefix(PyObject *module, PyObject *const *given, Py
         return NULL;
     }
     PyObject *term = decode_versioned(state, arguments[0], &view, &pos, options, settings);
-    PyBuffer_Release(&view);
+    release_bytes(arguments[0], &view);
     return with_end(term, pos);
 }
 
@@ -338,7 +350,7 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
                                          atoms);
             pair = with_end(term, pos);
         }
-        PyBuffer_Release(&view);
+        release_bytes(arguments[0], &view);
     }
     Py_XDECREF(atoms);
     return pair;
