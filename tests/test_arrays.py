@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import importlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -72,6 +74,74 @@ def test_dlpack() -> None:
     np.testing.assert_array_equal(from_tensor(to_tensor(OnlyDlpack(values))), values)
 
 
+class OfOldDlpack(OnlyDlpack):
+    """An array whose capsule does not tell that it is writable, as that of older libraries."""
+
+    def __dlpack__(self, **settings: Any) -> Any:
+        return self._values.__dlpack__()
+
+
+@pytest.mark.filterwarnings("ignore:Exporting an unversioned DLPack capsule")
+@pytest.mark.parametrize("form", [OnlyDlpack, OfOldDlpack])
+def test_dlpack_is_copied_unless_that_is_refused(form: Any) -> None:
+    values = np.arange(4.0)
+    copied, shared = to_tensor(form(values)), to_tensor(form(values), copy=False)
+    values[0] = 7
+    assert from_tensor(copied)[0] == 0
+    assert from_tensor(shared)[0] == 7
+
+
+class OnAnotherDevice(OnlyDlpack):
+    def __dlpack_device__(self) -> Any:
+        return 2, 0  # kDLCUDA
+
+
+class Unwilling(OnlyDlpack):
+    def __dlpack__(self, **settings: Any) -> Any:
+        raise RuntimeError("it requires a gradient")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (OnAnotherDevice(np.zeros(2)), "memory of another device"),
+        (Unwilling(np.zeros(2)), "requires a gradient"),
+        (np.ma.array([1, 2], mask=[True, False]), "masked elements"),
+        ([[1], [2, 3]], "inhomogeneous shape"),
+    ],
+)
+def test_what_cannot_be_a_tensor_is_refused(bad: Any, reason: str) -> None:
+    with pytest.raises(TypeError, match=f"{type(bad).__name__} cannot be a tensor: .*{reason}"):
+        to_tensor(bad)
+
+
+def test_a_masked_array_without_masked_elements_is_an_array() -> None:
+    np.testing.assert_array_equal(from_tensor(to_tensor(np.ma.array([1, 2]))), [1, 2])
+
+
+def test_bfloat16() -> None:
+    dtype = importlib.import_module("ml_dtypes").bfloat16
+    values = np.array([[1.5, -2.0, np.nan]], dtype=dtype)
+    term = to_tensor(values)
+    assert term == (Atom("tensor"), (Atom("bf"), 16), (1, 3), bytes.fromhex("c03f00c0c07f"))
+    back = from_tensor(decode(encode(term)))
+    assert back.dtype == dtype
+    np.testing.assert_array_equal(back.astype("f4"), values.astype("f4"))
+
+
+def test_bytes_are_a_tensor_of_bytes() -> None:
+    for values in (b"ab", bytearray(b"ab"), memoryview(b"ab")):
+        assert to_tensor(values) == (Atom("tensor"), (Atom("u"), 8), (2,), b"ab")
+
+
+def test_a_tensor_decoded_with_text() -> None:
+    values = np.frombuffer("größe ab".encode(), dtype=np.uint8)
+    term = decode(encode(to_tensor(values)), Options(binaries="str"))
+    assert isinstance(term, tuple)
+    assert type(term[3]) is str
+    np.testing.assert_array_equal(from_tensor(term), values)
+
+
 @pytest.mark.parametrize("bad", [np.array(["text"]), np.array([None]), np.array(["2024"], "M8[D]")])
 def test_elements_without_a_tensor_type_are_refused(bad: Any) -> None:
     with pytest.raises(TypeError, match="has no tensor type"):
@@ -89,6 +159,9 @@ def test_elements_without_a_tensor_type_are_refused(bad: Any) -> None:
         (Atom("tensor"), (Atom("f"), 32), (2**62, 2**62), bytes(4)),
         (Atom("tensor"), (Atom("f"), 32), (True,), bytes(4)),
         (Atom("tensor"), (Atom("f"), 32), [1], bytes(4)),
+        (Atom("tensor"), (Atom("f"), 32), (1,), Atom("abcd")),
+        (Atom("tensor"), (Atom("u"), 4), (8,), bytes(4)),
+        (Atom("tensor"), (Atom("bf"), 32), (1,), bytes(4)),
     ],
 )
 def test_what_is_not_a_tensor_is_refused(term: Term) -> None:
@@ -152,6 +225,59 @@ def test_tables_survive(table: Any) -> None:
     assert from_arrow(decode(encode(to_arrow(table)))).to_pydict() == FRAME
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([1, None, 3], "Int64"),
+        ([1.5, None], "Float64"),
+        ([True, None], "boolean"),
+        (["a", None], "string"),
+        (["a", None], "category"),
+        ([1, None], "int64[pyarrow]"),
+        (["2024-01-01", None], "datetime64[us]"),
+        (["2024-01-01", None], "datetime64[us, Europe/Paris]"),
+        ([1, None], "timedelta64[us]"),
+    ],
+)
+def test_missing_values_of_pandas_survive(values: list[Any], dtype: Any) -> None:
+    frame = pd.DataFrame({"column": pd.Series(values, dtype=dtype)})
+    table = from_arrow(decode(encode(to_arrow(frame))))
+    assert table["column"].is_valid().to_pylist() == [value is not None for value in values]
+    types_mapper = pd.ArrowDtype if "pyarrow" in dtype else None
+    pd.testing.assert_frame_equal(table.to_pandas(types_mapper=types_mapper), frame)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pd.DataFrame({"a": [1, "mixed"]}),
+        pd.DataFrame({"a": [1j]}),
+        pd.DataFrame([[1, 2]], columns=["a", "a"]),
+        pd.Series([1, 2]),
+        pa.chunked_array([[1], [2]]),
+    ],
+    ids=["mixed", "complex", "columns of one name", "series", "chunked array"],
+)
+def test_what_arrow_cannot_carry_is_refused(bad: Any) -> None:
+    with pytest.raises(TypeError, match=f"{type(bad).__name__} is not a table that Arrow can"):
+        to_arrow(bad)
+
+
+def test_addresses_of_polars_objects_are_not_sent() -> None:
+    frame = type("DataFrame", (), {"__module__": "polars.dataframe.frame", "dtypes": ["Object"]})
+    frame.__arrow_c_stream__ = None  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="Polars objects"):
+        to_arrow(frame())
+
+
+def test_offsets_outside_of_the_stream_are_refused() -> None:
+    stream = bytearray(to_arrow(pa.table({"text": ["abcd"] * 100})))
+    at = stream.index(np.arange(0, 40, 4, dtype="<i4").tobytes())
+    stream[at + 4 : at + 8] = (2**30).to_bytes(4, "little")
+    with pytest.raises(ValueError, match=r"not an Arrow IPC stream: .*out of bounds"):
+        from_arrow(bytes(stream))
+
+
 def test_what_is_not_a_table_is_refused() -> None:
     with pytest.raises(TypeError, match="no __arrow_c_stream__"):
         to_arrow([1, 2])
@@ -170,3 +296,9 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         to_tensor([1])
     with pytest.raises(MissingLibrary, match=r"pip install 'quicdist\[arrow\]'"):
         from_arrow(b"")
+
+
+def test_a_missing_library_of_one_type_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(MissingLibrary, match="pip install ml_dtypes"):
+        from_tensor((Atom("tensor"), (Atom("bf"), 16), (1,), bytes(2)))
