@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Iterator
 from traceback import TracebackException
+from types import TracebackType
 
 LOGGERS = (
     "quicdist.access",
@@ -46,7 +47,7 @@ class LogEscaping(logging.Filter):
             record.msg = escaped(text)
             record.args = None
         if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-            record.exc_text = format_error(record.exc_info[1])
+            record.exc_text = format_error(record.exc_info[1], record.exc_info[2])
         return True
 
 
@@ -57,9 +58,9 @@ def escaped(text: str) -> str:
     )
 
 
-def format_error(error: BaseException) -> str:
-    """Returns the traceback of an exception, in which each text of an exception is one line."""
-    formatted = TracebackException.from_exception(error)
+def format_error(error: BaseException, trace: TracebackType | None) -> str:
+    """Returns an exception with a traceback, in which each text of an exception is one line."""
+    formatted = TracebackException(type(error), error, trace)
     for one in _chained(formatted):
         notes = getattr(one, "__notes__", None)
         if notes:

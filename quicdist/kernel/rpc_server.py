@@ -20,10 +20,11 @@ OTP: erpc, rpc, gen; ERTS manual, Distribution Protocol, SPAWN_REQUEST.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -31,7 +32,7 @@ from typing import TypeAlias
 from quicdist.cluster.access import AccessControl
 from quicdist.cluster.access_rules import DISCONNECT, Pids
 from quicdist.cluster.audit import Audit, Outcome, PeerIdentity
-from quicdist.errors import ErlangError, ErlangExit, ErlangThrow
+from quicdist.errors import ErlangError, ErlangExit, ErlangThrow, ProcessExited
 from quicdist.etf import Atom, Export, Pid, Reference, Term
 from quicdist.etf.notation import format_bounded
 from quicdist.kernel.current_call import CurrentCall, current_call, set_current_call
@@ -48,7 +49,7 @@ from quicdist.runtime.calls import (
     is_from,
     latest_monitor,
 )
-from quicdist.runtime.exit_reasons import CANCELLED, error_reason, stack_of
+from quicdist.runtime.exit_reasons import CANCELLED, error_reason, exit_reason, log_info, stack_of
 from quicdist.runtime.local_spawn import Main, Spawner, current_process
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import Watcher
@@ -333,29 +334,39 @@ class RpcServer:
         module, name, args = _applied(signal.mfa, args)
 
         async def run(me: Mailbox) -> None:
-            try:
-                await self._apply(source, module, name, args)
-            except _Undefined as error:
-                logger.info(
-                    "%s requested to spawn %s, which is not exported",
-                    signal.sender,
-                    format_bounded((module, name, args)),
-                    extra={
-                        "event": "spawn_refused",
-                        "node": str(self._system.name),
-                        "sender": str(signal.sender),
-                    },
-                )
-                raise ErlangExit((_UNDEF, [error.frame])) from None
+            with self._exits(source, module, name):
+                try:
+                    await self._apply(source, module, name, args)
+                except _Undefined:
+                    self._say_not_exported(signal.sender, (module, name, args))
+                    raise
 
         return run
 
+    def _say_not_exported(self, sender: Pid, function: tuple[Term, ...]) -> None:
+        extra = {"event": "spawn_refused", "node": str(self._system.name), "sender": str(sender)}
+        text = "%s requested to spawn %s, which is not exported"
+        logger.info(text, sender, format_bounded(function), extra=extra)
+
     async def _apply_for_nobody(self, source: Source, module: Term, name: Term, args: Term) -> None:
-        """Runs the function of a cast. A refused cast is logged without a traceback."""
-        try:
+        """Runs the function of a cast, or a spawned one."""
+        with self._exits(source, module, name):
             await self._apply(source, module, name, args)
+
+    @contextlib.contextmanager
+    def _exits(self, source: Source, module: Term, name: Term) -> Iterator[None]:
+        """Logs what an exported function raises, and ends its process with the reason."""
+        try:
+            yield
         except _Undefined as error:
             raise ErlangExit((_UNDEF, [error.frame])) from None
+        except (ErlangExit, ProcessExited):
+            raise
+        except Exception as error:
+            if not current_process.get().is_alive:
+                raise  # an error of the cleanup
+            self._log_raised(source, module, name, error)
+            raise ErlangExit(exit_reason(error)) from None
 
     def _erpc_main(self, source: Source, mfa: tuple[Atom, Atom, int], args: Term) -> Main | None:
         match mfa, args:
@@ -397,10 +408,8 @@ class RpcServer:
                 await producer.run(Generation.of_call(self._exports, exported, listed))
                 return None
 
-            try:
+            with self._exits(source, start.module, start.function):
                 await self._apply(source, start.module, start.function, start.args, run)
-            except _Undefined as error:
-                raise ErlangExit((_UNDEF, [error.frame])) from None
 
         return produce
 
@@ -442,7 +451,7 @@ class RpcServer:
         extra = {"event": "call_raised", "node": str(self._system.name), "peer": caller}
         text = "%s:%s, called by %s, raised %s"
         kind = type(error).__name__
-        logger.error(text, module, name, caller, kind, exc_info=error, extra=extra)
+        logger.error(text, module, name, caller, kind, exc_info=log_info(error), extra=extra)
 
     # -- rex -------------------------------------------------------------------------------------
 

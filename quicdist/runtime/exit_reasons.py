@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from types import TracebackType
+from typing import TypeAlias
 
 from quicdist.errors import ErlangError, ErlangExit, ErlangThrow, ProcessExited
 from quicdist.etf import Atom, Term
@@ -59,6 +60,14 @@ def error_reason(error: Exception) -> Term:
     text = "".join(traceback.format_exception(type(error), error, trace))
     name = Atom(type(error).__name__[:255])
     return PYTHON_ERROR, name, _message(error), _clip(text)
+
+
+LogInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def log_info(error: BaseException) -> LogInfo:
+    """Returns the `exc_info` of a log record, without the frames of quicdist and asyncio."""
+    return type(error), error, _own(error.__traceback__)
 
 
 def stack_of(error: BaseException) -> list[Term]:

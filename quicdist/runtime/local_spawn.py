@@ -12,7 +12,7 @@ from typing import TypeAlias
 from quicdist.errors import ErlangExit, ProcessExited
 from quicdist.etf import Term
 from quicdist.limits import MailboxLimits
-from quicdist.runtime.exit_reasons import exit_reason
+from quicdist.runtime.exit_reasons import exit_reason, log_info
 from quicdist.runtime.mailbox import Mailbox
 from quicdist.runtime.process import SHUTDOWN
 from quicdist.runtime.process_table import ProcessTable
@@ -123,8 +123,8 @@ def _log_error(me: Mailbox, error: BaseException) -> None:
     """Logs what the main function raised. After the end of the process nobody else is told."""
     if me.is_alive:
         extra = me.fields("process_failed")
-        logger.error("%s ended with an error", me, exc_info=error, extra=extra)
+        logger.error("%s ended with an error", me, exc_info=log_info(error), extra=extra)
     else:
         extra = me.fields("cleanup_failed")
         kind = type(error).__name__
-        logger.error("%s raised %s after its end", me, kind, exc_info=error, extra=extra)
+        logger.error("%s raised %s after its end", me, kind, exc_info=log_info(error), extra=extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -299,6 +300,29 @@ async def test_what_a_function_raised_is_in_our_log_and_not_for_its_caller(
         assert records[0].exc_info is not None
         assert f"calc:fail, called by {theirs.name}, raised ValueError" in caplog.text
         assert "postgres://admin:hunter2@db/main" in caplog.text
+
+
+@pytest.mark.io
+async def test_whatever_calls_it_a_function_that_raises_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The traceback begins at the function: the frames that called it tell its author nothing."""
+    async with two(Access()) as (ours, theirs), theirs.mailbox() as me:
+        await theirs.cast(ours.name, "calc", "fail")
+        await me.spawn_remote(ours.name, "calc", "fail", [])
+        with pytest.raises(CallError):
+            await theirs.call(ours.name, "calc", "fail")
+        with pytest.raises(CallError):
+            await anext(aiter(theirs.stream(ours.name, "calc", "fail")))
+        await until(lambda: len(_raised(caplog)) == 4)
+    for record in _raised(caplog):
+        assert record.getMessage() == f"calc:fail, called by {theirs.name}, raised ValueError"
+        assert record.exc_text is not None
+        assert re.findall(r", in (\w+)", record.exc_text) == ["fail"]
+
+
+def _raised(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [one for one in caplog.records if getattr(one, "event", "") == "call_raised"]
 
 
 @pytest.mark.parametrize("alias", [Reference(Atom("ours@h"), (1, 2, 3), 7), REFERENCE], ids=repr)

@@ -38,6 +38,7 @@ from quicdist.kernel.streams.messages import (
     to_term,
 )
 from quicdist.kernel.streams.window import StreamWindow, Window
+from quicdist.runtime.exit_reasons import log_info
 from quicdist.runtime.mailbox import Mailbox
 
 logger = logging.getLogger("quicdist.node")
@@ -186,7 +187,7 @@ class Producer:
         if not isinstance(error, asyncio.CancelledError):
             extra = self._me.fields("cleanup_failed")
             text = "%s raised %s when its stream was closed"
-            logger.error(text, what, type(error).__name__, exc_info=error, extra=extra)
+            logger.error(text, what, type(error).__name__, exc_info=log_info(error), extra=extra)
 
     async def _control(self) -> None:
         """Handles the messages of the consumer. Returns when it cancels or has ended."""
