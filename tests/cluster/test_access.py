@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -302,23 +302,38 @@ async def test_what_a_function_raised_is_in_our_log_and_not_for_its_caller(
         assert "postgres://admin:hunter2@db/main" in caplog.text
 
 
+async def _spawn(node: Node, to: str) -> None:
+    async with node.mailbox() as me:
+        await me.spawn_remote(to, "calc", "fail", [])
+
+
+async def _stream(node: Node, to: str) -> None:
+    with pytest.raises(CallError):
+        await anext(aiter(node.stream(to, "calc", "fail")))
+
+
+async def _call(node: Node, to: str) -> None:
+    with pytest.raises(CallError):
+        await node.call(to, "calc", "fail")
+
+
+async def _cast(node: Node, to: str) -> None:
+    await node.cast(to, "calc", "fail")
+
+
 @pytest.mark.io
-async def test_whatever_calls_it_a_function_that_raises_is_named_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("request_it", [_call, _cast, _spawn, _stream])
+async def test_the_log_names_a_function_that_raises(
+    request_it: Callable[[Node, str], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The traceback begins at the function: the frames that called it tell its author nothing."""
-    async with two(Access()) as (ours, theirs), theirs.mailbox() as me:
-        await theirs.cast(ours.name, "calc", "fail")
-        await me.spawn_remote(ours.name, "calc", "fail", [])
-        with pytest.raises(CallError):
-            await theirs.call(ours.name, "calc", "fail")
-        with pytest.raises(CallError):
-            await anext(aiter(theirs.stream(ours.name, "calc", "fail")))
-        await until(lambda: len(_raised(caplog)) == 4)
-    for record in _raised(caplog):
-        assert record.getMessage() == f"calc:fail, called by {theirs.name}, raised ValueError"
-        assert record.exc_text is not None
-        assert re.findall(r", in (\w+)", record.exc_text) == ["fail"]
+    async with two(Access()) as (ours, theirs):
+        await request_it(theirs, ours.name)
+        await until(lambda: _raised(caplog) != [])
+    (record,) = _raised(caplog)
+    assert record.getMessage() == f"calc:fail, called by {theirs.name}, raised ValueError"
+    assert record.exc_text is not None
+    assert re.findall(r", in (\w+)", record.exc_text) == ["fail"]
 
 
 def _raised(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
