@@ -25,6 +25,10 @@ defmodule Quicdist do
 
     defp describe({{:python_error, type, text, _trace}, _stack}), do: "#{type}: #{text}"
     defp describe({:python_error, type, text, _trace}), do: "#{type}: #{text}"
+    defp describe({:undef, [{module, function, args, _} | _]}) when is_list(args) do
+      "undef: #{Exception.format_mfa(module, function, length(args))} is not exported"
+    end
+
     defp describe(reason), do: inspect(reason)
   end
 
@@ -67,8 +71,13 @@ defmodule Quicdist do
   """
   @spec stream(node, module, atom, [term], [option]) :: Enumerable.t()
   def stream(node, module, function, args \\ [], options \\ []) do
+    enumerable(fn -> :quicdist_stream.open(node, module, function, args, Map.new(options)) end)
+  end
+
+  @doc false
+  def enumerable(open) do
     resource(fn ->
-      case :quicdist_stream.open(node, module, function, args, Map.new(options)) do
+      case open.() do
         {:ok, stream} -> stream
         {:error, reason} -> raise StreamError, reason: reason
       end
@@ -91,7 +100,12 @@ defmodule Quicdist do
   @spec subscribe(node, module, atom, [term], [option]) ::
           {:ok, :quicdist_stream.stream()} | {:error, term}
   def subscribe(node, module, function, args \\ [], options \\ []) do
-    with {:ok, stream} <- :quicdist_stream.open(node, module, function, args, Map.new(options)) do
+    asked(:quicdist_stream.open(node, module, function, args, Map.new(options)))
+  end
+
+  @doc false
+  def asked(opened) do
+    with {:ok, stream} <- opened do
       ask(stream)
       {:ok, stream}
     end

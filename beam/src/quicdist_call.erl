@@ -3,9 +3,10 @@
 %% A Python function reads the deadline with current_call(), and passes it on to its own calls.
 -module(quicdist_call).
 
--export([call/4, call/5, execute/5]).
+-export([call/4, call/5, call/6, execute/5]).
 
 -define(TIMEOUT, 5000).
+-define(OPTIONS, [{reply, error_only}, monitor]).
 
 %% Calls a function as erpc:call/5, and fails in the same ways.
 -spec call(node(), module(), atom(), [term()]) -> term().
@@ -13,24 +14,37 @@ call(Node, Module, Function, Args) ->
     call(Node, Module, Function, Args, ?TIMEOUT).
 
 -spec call(node(), module(), atom(), [term()], timeout()) -> term().
-call(Node, Module, Function, Args, infinity) ->
-    erpc:call(Node, Module, Function, Args, infinity);
 call(Node, Module, Function, Args, Timeout) ->
+    call(Node, Module, Function, Args, Timeout, make_ref()).
+
+%% @private
+%% Fails with {erpc, noconnection} also when the monitor fires: that of a process which ends with Node.
+-spec call(node(), module(), atom(), [term()], timeout(), reference()) -> term().
+call(Node, Module, Function, Args, Timeout, Monitor) ->
     Tag = make_ref(),
-    Options = [{reply, error_only}, monitor],
-    Execute = [Tag, Module, Function, Args, Timeout],
-    Request = erlang:spawn_request(Node, ?MODULE, execute, Execute, Options),
+    Request = request(Node, Tag, Module, Function, Args, Timeout),
     receive
         {spawn_reply, Request, error, Reason} ->
             error({erpc, Reason});
         {'DOWN', Request, process, _, Reason} ->
-            result(Tag, Reason)
+            result(Tag, Reason);
+        {'DOWN', Monitor, process, _, _} ->
+            abandon(Request),
+            error({erpc, noconnection})
     after Timeout ->
-        _ = erlang:spawn_request_abandon(Request),
-        _ = erlang:demonitor(Request, [flush]),
-        receive {spawn_reply, Request, _, _} -> ok after 0 -> ok end,
+        abandon(Request),
         error({erpc, timeout})
     end.
+
+request(Node, Tag, Module, Function, Args, infinity) ->
+    erlang:spawn_request(Node, erpc, execute_call, [Tag, Module, Function, Args], ?OPTIONS);
+request(Node, Tag, Module, Function, Args, Timeout) ->
+    erlang:spawn_request(Node, ?MODULE, execute, [Tag, Module, Function, Args, Timeout], ?OPTIONS).
+
+abandon(Request) ->
+    _ = erlang:spawn_request_abandon(Request),
+    _ = erlang:demonitor(Request, [flush]),
+    receive {spawn_reply, Request, _, _} -> ok after 0 -> ok end.
 
 result(Tag, {Tag, return, Value}) -> Value;
 result(Tag, {Tag, throw, Reason}) -> throw(Reason);

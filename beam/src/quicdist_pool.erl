@@ -4,12 +4,12 @@
 %%                                       worker => #{name => "0@127.0.0.1", modules => ["model.py"]}}),
 %%     quicdist_pool:call(models, model, predict, [Input]).
 %%
-%% A call goes to the worker with the fewest running calls. If that worker dies, the call exits with
+%% A call or stream goes to the worker with the fewest of them. If that worker dies, the call exits with
 %% {worker_down, Node}, and the supervisor starts another one.
 -module(quicdist_pool).
 -behaviour(supervisor).
 
--export([child_spec/1, start_link/1, call/4, call/5, nodes/1]).
+-export([child_spec/1, start_link/1, call/4, call/5, open/5, nodes/1]).
 -export([init/1, start_worker/3]).
 -export_type([options/0]).
 
@@ -34,7 +34,7 @@ child_spec(#{name := Name} = Options) ->
 start_link(#{name := Name} = Options) ->
     supervisor:start_link({local, Name}, ?MODULE, Options).
 
-%% Calls a function on the worker with the fewest running calls, as erpc:call/4.
+%% Calls a function on the worker with the fewest running calls and streams, as erpc:call/4.
 -spec call(atom(), module(), atom(), [term()]) -> term().
 call(Pool, Module, Function, Args) ->
     call(Pool, Module, Function, Args, ?TIMEOUT).
@@ -44,16 +44,35 @@ call(Pool, Module, Function, Args, Timeout) ->
     {Worker, Node} = least_loaded(Pool),
     count(Pool, Worker, 1),
     Began = erlang:monotonic_time(millisecond),
-    try erpc:call(Node, Module, Function, Args, Timeout)
+    Monitor = erlang:monitor(process, Worker),
+    try quicdist_call:call(Node, Module, Function, Args, Timeout, Monitor)
     catch
         error:{erpc, noconnection} ->
             exit({worker_down, Node})
     after
+        erlang:demonitor(Monitor, [flush]),
         count(Pool, Worker, -1),
         Metadata = #{pool => Pool, node => Node, module => Module, function => Function},
         Duration = erlang:monotonic_time(millisecond) - Began,
         (events(Pool))([quicdist, pool, call], #{duration => Duration}, Metadata)
     end.
+
+%% Opens a stream from the worker with the fewest running calls and streams, as quicdist_stream:open/5.
+-spec open(atom(), module(), atom(), [term()], quicdist_stream:options()) ->
+          {ok, quicdist_stream:stream()} | {error, term()}.
+open(Pool, Module, Function, Args, Options) ->
+    {Worker, Node} = least_loaded(Pool),
+    case quicdist_stream:open(Node, Module, Function, Args, Options) of
+        {ok, Stream} ->
+            count(Pool, Worker, 1),
+            _ = spawn(fun() -> count_end(Pool, Worker, quicdist_stream:monitor(Stream)) end),
+            {ok, Stream};
+        {error, Reason} ->
+            {error, Reason}
+    end.
+
+count_end(Pool, Worker, Monitor) ->
+    receive {'DOWN', Monitor, process, _, _} -> count(Pool, Worker, -1) end.
 
 events(Pool) ->
     [{events, Events}] = ets:lookup(Pool, events),

@@ -3,13 +3,13 @@
 %% The program lives as long as this process. It is started by a shell that waits for its standard
 %% input to close, which happens in any death of the Erlang VM, and then ends the program: with
 %% SIGTERM, and after a time with SIGKILL. start_link/1 returns when the program is ready. Its output
-%% goes to the logger, but for the line that says that it is ready. If the program ends, this process exits with {exited, Status}, and the
-%% supervisor decides.
+%% goes to the logger, but for the line that says that it is ready. If the program ends, this process
+%% exits with {exited, Status, LastLines}, and the supervisor decides.
 -module(quicdist_program).
 -behaviour(gen_server).
 
 -export([child_spec/2, start_link/1, ready/1, check_options/2]).
--export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2, format_status/1]).
 -export_type([options/0, events/0]).
 
 -type options() ::
@@ -26,7 +26,8 @@
       ready_timeout => pos_integer(),
       %% Milliseconds that it has to end after SIGTERM.
       shutdown => pos_integer(),
-      %% Called with the level and the text of each line; by default logs them.
+      %% Called with the level and the text of each record, which may have several lines; by
+      %% default logs them.
       log => fun((logger:level(), unicode:chardata()) -> term()),
       events => events()}.
 
@@ -38,6 +39,8 @@
 -define(READY_TIMEOUT, 30000).
 -define(SHUTDOWN, 8000).
 -define(LINE_BYTES, 4096).
+%% Milliseconds until a record is logged whose next lines have not arrived.
+-define(FLUSH_TIME, 20).
 %% The number of lines that an error shows.
 -define(LAST, 10).
 
@@ -61,7 +64,9 @@
                 started = erlang:monotonic_time(millisecond) :: integer(),
                 ready = undefined :: term(),
                 partial = <<>> :: binary(),
-                level = info :: logger:level(),
+                lines = quicdist_log_lines:new() :: quicdist_log_lines:lines(),
+                %% Whether a message `flush` is on its way.
+                flushes = false :: boolean(),
                 last = [] :: [binary()]}).
 
 -spec child_spec(term(), options()) -> supervisor:child_spec().
@@ -151,7 +156,10 @@ wait_until_ready(#state{port = Port} = State, Until) ->
                         {true, Ready} -> is_ready(Next#state{ready = Ready})
                     end
             end;
+        flush ->
+            wait_until_ready(flushed(State), Until);
         {Port, {exit_status, Status}} ->
+            _ = flushed(State),
             {stop, {exited, Status, lists:reverse(State#state.last)}};
         {'EXIT', Port, Reason} ->
             {stop, Reason};
@@ -190,7 +198,9 @@ handle_info({Port, {data, Data}}, #state{port = Port} = State) ->
     end;
 handle_info({Port, {exit_status, Status}}, #state{port = Port, last = Last} = State) ->
     event(exit, #{uptime => age(State)}, #{status => Status}, State),
-    {stop, {exited, Status, lists:reverse(Last)}, State#state{port = undefined}};
+    {stop, {exited, Status, lists:reverse(Last)}, (flushed(State))#state{port = undefined}};
+handle_info(flush, State) ->
+    {noreply, flushed(State)};
 handle_info({'EXIT', Port, Reason}, #state{port = Port} = State) ->
     {stop, Reason, State#state{port = undefined}};
 handle_info({'EXIT', _, Reason}, State) ->
@@ -200,6 +210,12 @@ handle_info(_, State) ->
 
 terminate(_Reason, #state{port = undefined}) -> ok;
 terminate(_Reason, State) -> stop(State).
+
+%% The part of the state that a crash report needs. The last lines are in its reason.
+format_status(Status) ->
+    maps:map(fun(state, #state{options = #{program := Program}, ready = Ready}) -> {Program, Ready};
+                (_, Value) -> Value
+             end, Status).
 
 %% Asks the shell to end the program, and waits until it has.
 stop(#state{port = Port, options = Options} = State) ->
@@ -216,9 +232,13 @@ wait_until_exit(#state{port = Port} = State, Until) ->
                 {none, Next} -> wait_until_exit(Next, Until);
                 {Line, Next} -> wait_until_exit(logged(Line, Next), Until)
             end;
+        flush ->
+            wait_until_exit(flushed(State), Until);
         {Port, {exit_status, Status}} ->
+            _ = flushed(State),
             event(exit, #{uptime => age(State)}, #{status => Status}, State)
     after max(0, Until - erlang:monotonic_time(millisecond)) ->
+        _ = flushed(State),
         ok
     end.
 
@@ -232,25 +252,21 @@ line({eol, Data}, #state{partial = <<>>} = State) ->
 line({eol, _}, #state{partial = Partial} = State) ->
     {Partial, State#state{partial = <<>>}}.
 
-logged(Line, #state{options = Options, last = Last} = State) ->
-    {Level, Text} = level(Line, State#state.level),
-    Log = maps:get(log, Options, fun log/2),
-    Log(Level, Text),
-    State#state{level = Level, last = lists:sublist([Line | Last], ?LAST)}.
+logged(Line, #state{last = Last} = State) ->
+    {Records, Lines} = quicdist_log_lines:add(Line, State#state.lines),
+    log_records(Records, State),
+    [erlang:send_after(?FLUSH_TIME, self(), flush) || not State#state.flushes],
+    State#state{lines = Lines, flushes = true, last = lists:sublist([Line | Last], ?LAST)}.
 
-%% A line of Python's log starts with the time and a level. Others, as of a traceback, continue the
-%% line before them.
-level(<<_:8/binary, " ", Rest/binary>> = Line, Before) ->
-    case binary:split(Rest, <<" ">>) of
-        [<<"DEBUG">>, Text] -> {debug, Text};
-        [<<"INFO">>, Text] -> {info, Text};
-        [<<"WARNING">>, Text] -> {warning, Text};
-        [<<"ERROR">>, Text] -> {error, Text};
-        [<<"CRITICAL">>, Text] -> {critical, Text};
-        _ -> {Before, Line}
-    end;
-level(Line, Before) ->
-    {Before, Line}.
+flushed(State) ->
+    {Records, Lines} = quicdist_log_lines:flush(State#state.lines),
+    log_records(Records, State),
+    State#state{lines = Lines, flushes = false}.
+
+log_records(Records, #state{options = Options}) ->
+    Log = maps:get(log, Options, fun log/2),
+    [Log(Level, Text) || {Level, Text} <- Records],
+    ok.
 
 log(Level, Text) ->
     logger:log(Level, "~ts", [printable(Text)], #{domain => [quicdist]}).

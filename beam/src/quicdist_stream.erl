@@ -21,7 +21,7 @@
 %% enumeration.
 -module(quicdist_stream).
 
--export([open/4, open/5, open_offer/1, open_offer/2, next/1, ask/1, cancel/1, foreach/2, to_list/1]).
+-export([open/4, open/5, open_offer/1, open_offer/2, next/1, ask/1, cancel/1, foreach/2, to_list/1, monitor/1]).
 -export([start/6, offer/1, withdraw/1]).
 -export_type([stream/0, offer/0, options/0, answer/0]).
 
@@ -188,6 +188,12 @@ to_list(Stream) ->
         done -> [];
         {error, Reason} -> exit(Reason)
     end.
+
+%% @private
+%% Monitors the process of a stream, which ends with the stream.
+-spec monitor(stream()) -> reference().
+monitor(#stream{consumer = Consumer}) ->
+    erlang:monitor(process, Consumer).
 
 %% The process of a consumer. It holds the items that have arrived and were not taken.
 consume(Owner, Origin, Options) ->

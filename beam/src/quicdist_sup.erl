@@ -9,11 +9,12 @@
 start_link() ->
     supervisor:start_link({local, ?MODULE}, ?MODULE, []).
 
-%% Starts the gateway, once. Returns when it is up.
+%% Starts the gateway, once. Returns when it is up, or with the reason for which it did not start.
 -spec start_gateway(quicdist_program:options()) -> {ok, pid()} | {error, term()}.
 start_gateway(Options) ->
     case supervisor:start_child(?MODULE, quicdist_program:child_spec(gateway, Options)) of
         {ok, Pid} when is_pid(Pid) -> {ok, Pid};
+        {error, {Reason, Child}} when element(1, Child) =:= child -> {error, Reason};
         {error, Reason} -> {error, Reason}
     end.
 

@@ -229,6 +229,32 @@ defmodule Quicdist.PythonTest do
     assert Quicdist.Pool.call(:workers, :served, :add, [1, 2]) == 3
   end
 
+  test "a pool has streams, which count as calls until they end" do
+    {_, worker} = python()
+    start_supervised!({Quicdist.Pool, name: :streaming, size: 2, worker: worker})
+    endless = fn -> Quicdist.Pool.subscribe(:streaming, :served, :count, [1_000_000_000]) end
+    streams = for _ <- 1..4, do: elem({:ok, _} = endless.(), 1)
+    assert calls_of(:streaming) == [2, 2]
+    Enum.each(streams, &Quicdist.cancel/1)
+    until(fn -> calls_of(:streaming) == [0, 0] end)
+    assert :streaming |> Quicdist.Pool.stream(:served, :count, [3]) |> Enum.to_list() == [0, 1, 2]
+    until(fn -> calls_of(:streaming) == [0, 0] end)
+
+    assert_raise Quicdist.StreamError, ~r/undef: :served.missing\/0 is not exported/, fn ->
+      :streaming |> Quicdist.Pool.stream(:served, :missing) |> Enum.to_list()
+    end
+  end
+
+  test "a traceback is one record" do
+    test = self()
+    log = fn level, text -> send(test, {:record, level, text}) end
+    node = Quicdist.Python.node_name(start_supervised!(python(id: :logging, log: log)))
+    assert {:exception, _, _} = catch_error(:erpc.call(node, :served, :fail, ["no such word"]))
+    assert_receive {:record, :error, "served:fail, called by " <> text}, 60_000
+    assert text =~ ~r/Traceback .*in fail.*ValueError: no such word\z/s
+    assert_receive {:record, :info, "printed"}, 60_000
+  end
+
   test "a node that is distributed already is not started twice" do
     assert {:error, {:already_distributed, _}} =
              Quicdist.start_distribution(name: :"1@127.0.0.1")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 
 from quicdist import export
@@ -21,6 +22,14 @@ def process_id() -> int:
 @export
 def crash() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@export
+def fail(text: bytes) -> None:
+    try:
+        raise ValueError(text.decode())
+    finally:
+        threading.Timer(0.1, print, ["printed"], {"flush": True}).start()
 
 
 @export

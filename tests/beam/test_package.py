@@ -24,7 +24,8 @@ needs_elixir = pytest.mark.skipif(
 
 
 def test_eunit(erlang_ebin: Path) -> None:
-    run = "case eunit:test(quicdist_stream_tests) of ok -> halt(0); error -> halt(1) end."
+    tests = "[quicdist_stream_tests, quicdist_log_lines_tests]"
+    run = f"case eunit:test({tests}) of ok -> halt(0); error -> halt(1) end."
     ran = subprocess.run(
         [ERL, "-noshell", "-pa", erlang_ebin, "-eval", run],
         capture_output=True,

@@ -7,8 +7,9 @@ defmodule Quicdist.Pool do
       ]
 
       Quicdist.Pool.call(:models, :model, :predict, [input])
+      Quicdist.Pool.stream(:models, :model, :generate, [prompt]) |> Enum.each(&IO.write/1)
 
-  A call goes to the worker with the fewest running calls. If that worker dies, the call exits with
+  A call or stream goes to the worker with the fewest of them. If that worker dies, a call exits with
   `{:worker_down, node}`, and the supervisor starts another one.
   """
 
@@ -20,10 +21,23 @@ defmodule Quicdist.Pool do
   @spec start_link(keyword) :: Supervisor.on_start()
   def start_link(options), do: options |> to_map() |> :quicdist_pool.start_link()
 
-  @doc "Calls a function on the worker with the fewest running calls, as `:erpc.call/5`."
+  @doc "Calls a function on the worker with the fewest running calls and streams, as `:erpc.call/5`."
   @spec call(atom, module, atom, [term], timeout) :: term
   def call(pool, module, function, args, timeout \\ 5_000) do
     :quicdist_pool.call(pool, module, function, args, timeout)
+  end
+
+  @doc "Returns an enumerable of the items of a generator on such a worker, as `Quicdist.stream/5`."
+  @spec stream(atom, module, atom, [term], [Quicdist.option()]) :: Enumerable.t()
+  def stream(pool, module, function, args \\ [], options \\ []) do
+    Quicdist.enumerable(fn -> :quicdist_pool.open(pool, module, function, args, Map.new(options)) end)
+  end
+
+  @doc "Starts a stream from such a worker, whose items arrive as messages, as `Quicdist.subscribe/5`."
+  @spec subscribe(atom, module, atom, [term], [Quicdist.option()]) ::
+          {:ok, :quicdist_stream.stream()} | {:error, term}
+  def subscribe(pool, module, function, args \\ [], options \\ []) do
+    Quicdist.asked(:quicdist_pool.open(pool, module, function, args, Map.new(options)))
   end
 
   @doc "Returns the nodes of the workers that are up."
