@@ -16,6 +16,7 @@ from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.relay import port_mapping, slots
 from quicdist.carriers.relay.client import RelayAddress, RelayClient
 from quicdist.carriers.relay.direct import DirectPaths, Observe
+from quicdist.carriers.relay.frames import Lease
 from quicdist.carriers.relay.host_addresses import has_global_ipv6
 from quicdist.carriers.relay.paths import path_mode
 from quicdist.carriers.trust import Credentials
@@ -58,14 +59,16 @@ async def open_via(
     credentials: Credentials,
     *,
     wanted: int,
+    lease: Lease = Lease.KEPT,
     listen: tuple[str, int] | None,
     options: QuicOptions,
     open_endpoint: Open,
 ) -> Relayed:
     """Opens an endpoint and gets a port at the first relay that gives one.
 
-    `wanted` is a port of the relay, or 0 for the one that is kept for this node. `listen` is the
-    local address to bind; None takes a free port of the wildcard address. Raises NoRelay if no
+    `wanted` is a port of the relay, or 0 for the one that is kept for this node, or for any port if
+    `lease` is temporary. `listen` is the local address to bind; None takes a free port of the
+    wildcard address. Raises NoRelay if no
     relay gives a port, OSError if no socket can be bound, CertificateError, and MissingExtra.
     """
     if options.map_port:
@@ -74,8 +77,8 @@ async def open_via(
     key = credentials.identity.fingerprint
     failures: list[DialError] = []
     for relay in await addresses_of(relays, key):
-        slot = slots.take(key, wanted)
-        client = RelayClient(relay, credentials, slot=slot, wanted=wanted)
+        slot = slots.temporary() if lease is Lease.TEMPORARY else slots.take(key, wanted)
+        client = RelayClient(relay, credentials, slot=slot, wanted=wanted, lease=lease)
         try:
             endpoint = await _open(open_endpoint, client, listen, slot.local_port)
         except BaseException:

@@ -138,8 +138,9 @@ class Node:
       is called `port@relay`: the first relay that answers gives it a port of its own address, and
       the same one after a restart. `"4433@203.0.113.10"` is a relay, `"4433@203.0.113.10/8443"` one
       whose TCP port for networks without UDP is not 443, and `"relays.example.org"` a domain whose
-      SRV records list relays. `name` is omitted, or `port@relay` asks for that port. See the page
-      "Nodes behind NATs".
+      SRV records list relays. `name` is omitted, or `port@relay` asks for that port, and `0@relay`
+      for a temporary one, which the relay does not keep: for a program that runs beside a node with
+      the same key. See the page "Nodes behind NATs".
     - `path`: which paths connections to nodes with `via` may take, `auto`, `direct-only` or
       `relay-only`; see `Quic.path`. With `carriers`, use `Quic(path=...)`.
     - `cookie`: the cookie of the cluster, or several. The first is offered to nodes that this node
@@ -241,10 +242,11 @@ class Node:
         self._is_audited = audit
         # With port 0 the name differs at each start, so the certificate does not contain the host.
         is_lasting = own.address is None or own.address.port
-        hosts = [own.host] if is_lasting else []
-        hosts += [one.host for one in relays if one.host not in hosts]
+        hosts = list(dict.fromkeys([own.host, *(one.host for one in relays)]))
         self._trust = trust or Trust.first_use()
-        self._credentials = credentials = Credentials(identity, self._trust, hosts)
+        self._credentials = credentials = Credentials(
+            identity, self._trust, hosts if is_lasting else []
+        )
         if carriers is None:
             quic = Quic() if path is None else Quic(path=path)
             carriers = (quic, tcp_or_tls(self._trust))

@@ -10,6 +10,7 @@ import pytest
 
 from quicdist import Node, NodeDown, Quic
 from quicdist.carriers.relay.client import RelayAddress
+from quicdist.carriers.trust import Trust
 from quicdist.cluster.via import RelayDomain, parse_via
 from quicdist.errors import Cause, NodeError, NodeNameError, StartError
 from quicdist.gateway import GatewaySettings
@@ -127,6 +128,37 @@ async def test_the_name_survives_restarts_of_the_node(tmp_path: Path) -> None:
             assert again.name == name
             async with Node(f"0@{HOST}", cookie="c") as outside:
                 assert await outside.ping(name)
+
+
+@pytest.mark.io
+async def test_port_0_is_a_temporary_port_beside_a_node_with_the_same_key(tmp_path: Path) -> None:
+    async with relay(tmp_path) as one:
+        async with (
+            Node(f"0@{HOST}", via=via(one), cookie="c") as first,
+            Node(via=via(one), cookie="c") as node,
+            Node(f"0@{HOST}", via=via(one), cookie="c") as second,
+        ):
+            name = node.name
+            assert await first.ping(name)
+            assert await second.ping(first.name)
+            assert len({first.name, second.name, name}) == 3
+        async with Node(via=via(one), cookie="c") as again:
+            assert again.name == name
+
+
+@pytest.mark.io
+async def test_peers_store_no_key_for_a_temporary_port(tmp_path: Path) -> None:
+    known = tmp_path / "known_nodes"
+    async with (
+        relay(tmp_path / "relay") as one,
+        Node(f"0@{HOST}", trust=Trust.first_use(known), cookie="c") as peer,
+        Node(f"0@{HOST}", via=via(one), cookie="c") as temporary,
+        Node(via=via(one), cookie="c") as kept,
+    ):
+        assert await temporary.ping(peer.name)
+        assert await kept.ping(peer.name)
+        assert kept.name in known.read_text()
+        assert temporary.name not in known.read_text()
 
 
 @pytest.mark.io

@@ -33,6 +33,13 @@ class Owner:
 
     key: str
     slot: int
+    instance: bytes = b""
+    """What identifies the process that has a temporary port; empty for the owner of a kept one."""
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the port is free again when the connection of the owner ends."""
+        return bool(self.instance)
 
 
 @dataclass(slots=True)
@@ -45,6 +52,8 @@ class _Kept:
 
 class PortTable:
     """Ports by owner. An owner keeps its port while it is connected, and `keep_ports` after that.
+
+    A temporary one has it while it is connected, and gets none that is kept for another owner.
 
     A new port is chosen by a hash of the owner, so that most owners get the same port again if the
     table is lost.
@@ -109,6 +118,12 @@ class PortTable:
         if kept is not None:
             kept.is_live, kept.used = False, today
 
+    def closed(self, port: int) -> None:
+        """Reports that the port is closed. It is free again if it was temporary."""
+        kept = self._kept.get(port)
+        if kept is not None and kept.owner.is_temporary:
+            self._remove(port)
+
     def unusable(self, port: int) -> None:
         """Reports that the port cannot be bound: another program of this machine uses it."""
         self._blocked.add(port)
@@ -119,6 +134,7 @@ class PortTable:
         ports = {
             str(port): {"key": kept.owner.key, "slot": kept.owner.slot, "used": int(kept.used)}
             for port, kept in sorted(self._kept.items())
+            if not kept.owner.is_temporary
         }
         return json.dumps({"version": _VERSION, "ports": ports}, indent=1).encode() + b"\n"
 
@@ -132,11 +148,13 @@ class PortTable:
             if wanted not in self._ports or wanted in self._blocked:
                 return Refusal.PORT_TAKEN
             kept = self._kept.get(wanted)
-            if kept is not None and (kept.is_live or kept.owner.key != owner.key):
+            if kept is not None and not _may_take(owner, kept):
                 return Refusal.PORT_TAKEN
             port: int | None = wanted
         else:
-            port = self._free(owner) or self._abandoned(today)
+            port = self._free(owner)
+            if port is None and not owner.is_temporary:
+                port = self._abandoned(today)
         if port is None:
             return Refusal.PORTS_FULL
         if not self._new_by_place.take(place, now):
@@ -149,7 +167,8 @@ class PortTable:
         count = len(self._ports)
         if len(self._kept) + len(self._blocked) >= count:
             return None
-        digest = hashlib.sha256(f"{owner.key} {owner.slot}".encode()).digest()
+        name = f"{owner.key} {owner.slot}{owner.instance.hex()}"
+        digest = hashlib.sha256(name.encode()).digest()
         first = int.from_bytes(digest[:8], "big")
         for step in range(count):
             port = self._ports[(first + step) % count]
@@ -176,6 +195,11 @@ class PortTable:
         self._by_key[kept.owner.key] -= 1
         if not self._by_key[kept.owner.key]:
             del self._by_key[kept.owner.key]
+
+
+def _may_take(owner: Owner, kept: _Kept) -> bool:
+    """Whether an owner may take a port of another one: of the same key, for one that is kept."""
+    return not kept.is_live and kept.owner.key == owner.key and not owner.is_temporary
 
 
 def load(data: bytes) -> dict[int, tuple[Owner, float]]:

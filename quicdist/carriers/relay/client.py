@@ -27,6 +27,7 @@ from quicdist.carriers.relay.frames import (
     Challenge,
     FrameError,
     KeepAlive,
+    Lease,
     Message,
     Observed,
     Proof,
@@ -118,7 +119,13 @@ class RelayClient:
     """
 
     def __init__(
-        self, relay: RelayAddress, credentials: Credentials, *, slot: Slot, wanted: int = 0
+        self,
+        relay: RelayAddress,
+        credentials: Credentials,
+        *,
+        slot: Slot,
+        wanted: int = 0,
+        lease: Lease = Lease.KEPT,
     ) -> None:
         """`slot` is the number of the node among those with its key, `wanted` a port or 0."""
         self.relay = relay
@@ -128,7 +135,7 @@ class RelayClient:
         self.on_change: Callable[[], None] = _nothing
         """Called when the way to the relay or the observed address has changed."""
         self._credentials = credentials
-        self._slot, self._wanted = slot, wanted
+        self._slot, self._wanted, self._lease = slot, wanted, lease
         self._instance = os.urandom(INSTANCE_LENGTH)
         self._state = Registration(has_tcp=bool(relay.tcp_port), spread=random.random() / 2)
         self._loop = asyncio.get_running_loop()
@@ -289,7 +296,7 @@ class RelayClient:
         host = relay[0].removeprefix("::ffff:")
         allocated = self._state.allocated
         wanted = self._wanted if allocated is None else allocated.port
-        return Allocate(self._slot.number, wanted, (host, relay[1]), self._instance)
+        return Allocate(self._slot.number, wanted, (host, relay[1]), self._instance, self._lease)
 
     def _quic_peer(self) -> SocketAddress:
         assert self._quic is not None
@@ -353,10 +360,15 @@ class RelayClient:
                 self._observed = address
                 self.on_change()
             case Refused(why):
-                name = why.name.lower()
-                extra = {"event": "relay_gives_no_port", "relay": self.relay.name, "reason": name}
-                text = "the relay %s gives this node no port: %s"
-                _log.warning(text, self.relay.name, name, extra=extra)
+                if why is not Refusal.STOPPING:
+                    name = why.name.lower()
+                    extra = {
+                        "event": "relay_gives_no_port",
+                        "relay": self.relay.name,
+                        "reason": name,
+                    }
+                    text = "the relay %s gives this node no port: %s"
+                    _log.warning(text, self.relay.name, name, extra=extra)
                 self._failures[way] = DialError(
                     f"relay {self.relay.name} gives no port: {_REFUSALS[why]}", Cause.NOT_ALLOWED
                 )

@@ -93,6 +93,17 @@ class Refusal(enum.IntEnum):
     """Too many new ports from one address, or too many clients."""
 
 
+class Lease(enum.IntEnum):
+    """For how long a node gets its port."""
+
+    KEPT = 0
+    """The relay keeps the port for the key and slot of the node."""
+
+    TEMPORARY = 1
+    """The port is free again when the connection of the node ends. Other nodes with the same key
+    keep theirs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Challenge:
     """The first message of a relay on TLS: what the node signs with its key.
@@ -123,6 +134,8 @@ class Allocate:
     """The address of the relay as the node dialed it."""
     instance: bytes
     """Random bytes of this process. A second connection of the same process replaces nothing."""
+    lease: Lease = Lease.KEPT
+    """It is the last byte of the message; earlier versions ignore it, and send none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +207,9 @@ def encode(message: Message) -> bytes:
         case Proof(certificate, signature):
             length = _U16.pack(len(certificate))
             return bytes((Kind.PROOF,)) + length + certificate + signature
-        case Allocate(slot, wanted, relay, instance):
+        case Allocate(slot, wanted, relay, instance, lease):
             numbers = struct.pack(">BHH", Kind.ALLOCATE, slot, wanted)
-            return numbers + instance + _tagged(relay)
+            return numbers + instance + _tagged(relay) + bytes((lease,))
         case Allocated(port, tcp_port, observed):
             return struct.pack(">BHH", Kind.ALLOCATED, port, tcp_port) + _tagged(observed)
         case Observed(address):
@@ -229,7 +242,10 @@ def _decode(kind: Kind, body: bytes) -> Message:
         case Kind.ALLOCATE:
             slot, wanted = struct.unpack_from(">HH", body)
             instance = _exactly(body, 4, INSTANCE_LENGTH)
-            return Allocate(slot, wanted, _untagged(body[4 + INSTANCE_LENGTH :]), instance)
+            relay = body[4 + INSTANCE_LENGTH :]
+            rest = relay[1 + _LENGTHS.get(relay[0], 0) + _U16.size :]
+            lease = Lease.TEMPORARY if rest[:1] == bytes((Lease.TEMPORARY,)) else Lease.KEPT
+            return Allocate(slot, wanted, _untagged(relay), instance, lease)
         case Kind.ALLOCATED:
             port, tcp_port = struct.unpack_from(">HH", body)
             return Allocated(port, tcp_port, _untagged(body[4:]))

@@ -156,10 +156,15 @@ class Port:
         self.clients.expire(now)
         self._siblings.expire(now)
 
-    def close(self) -> None:
-        """Closes the socket."""
+    def keep_open(self) -> None:
+        """Reports that the port has a control connection again, if it had none."""
         if self.lingering is not None:
             self.lingering.cancel()
+            self.lingering = None
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self.keep_open()
         self._relay.fast.unwatch(self.udp)
         self.udp.close()
 

@@ -161,10 +161,15 @@ class Registration:
         return [*self._use(), *actions]
 
     def refused(self, way: Way, refusal: Refusal, now: float) -> Sequence[Action]:
-        """Reports that the relay gives no port, or has taken it away."""
+        """Reports that the relay gives no port, or has taken it away.
+
+        A relay that stops is lost, and asked again as soon as a relay that died.
+        """
         one = self._ways[way]
         if one.state not in (State.ASKING, State.UP):
             return ()
+        if refusal is Refusal.STOPPING:
+            return [Close(way), *self.failed(way, now)]
         self.refusal = refusal
         one.state, one.due = State.IDLE, now + _REFUSED_RETRY * (1 + self._spread)
         return [Close(way), *self._use()]

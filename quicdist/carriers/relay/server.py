@@ -40,6 +40,7 @@ from quicdist.carriers.relay.frames import (
     Address,
     Allocate,
     Allocated,
+    Lease,
     Observed,
     Proof,
     Refusal,
@@ -345,7 +346,7 @@ class Relay:
     ) -> Port | Refusal:
         if self._may_use is not None and not any(map(self._may_use, keys)):
             return Refusal.NOT_ALLOWED
-        owner, *former = (Owner(key, request.slot) for key in keys)
+        owner, *former = (_owner(key, request) for key in keys)
         if any(self._table.rotate(one, owner) for one in former):
             self._write_ports()
         if control not in self._nodes and len(self._nodes) >= self.limits.max_nodes:
@@ -362,7 +363,7 @@ class Relay:
             if port is None:
                 port = self._open_port(number, owner)
             if port is not None:
-                if number != before:
+                if number != before and not owner.is_temporary:
                     self._write_ports()
                 return port
             self._table.unusable(number)
@@ -381,18 +382,16 @@ class Relay:
         return port
 
     def _attach(self, control: Control, port: Port, request: Allocate) -> None:
-        if port.lingering is not None:
-            port.lingering.cancel()
-            port.lingering = None
         control.instance = request.instance
         port.alias = request.relay[0]
         if self._nodes.get(control) is not port:
-            self._replace(port, control)
             self.detach(control)
+            self._replace(port, control)
             self._nodes[control] = port
             # The last one is used, and UDP rather than TLS.
             port.controls.insert(0, control)
             port.controls.sort(key=lambda one: not one.is_udp)
+        port.keep_open()
         self._route(port)
         extra = {"event": "relay_node", "port": port.number, "fingerprint": port.owner.key}
         way = "UDP" if control.is_udp else "TCP"
@@ -403,9 +402,9 @@ class Relay:
         for other in list(port.controls):
             if other.instance != control.instance:
                 other.tell(Refused(Refusal.SUPERSEDED))
-                self.detach(other)
+                self._remove(other)
             elif other.is_udp is control.is_udp:
-                self.detach(other)
+                self._remove(other)
                 other.close("replaced by a new connection")
 
     def _route(self, port: Port) -> None:
@@ -424,17 +423,23 @@ class Relay:
         """Reports that a control connection has ended."""
         if isinstance(control, TcpControl):
             self.strangers.discard(control)
-        port = self._nodes.pop(control, None)
-        if port is None:
-            return
-        port.controls.remove(control)
-        self._route(port)
-        if not port.controls and port.lingering is None:
+        port = self._remove(control)
+        if port is not None and not port.controls:
             self._table.released(port.number, time.time())
-            port.lingering = self._loop.call_later(self.limits.linger, self._close_port, port)
+            linger = 0.0 if port.owner.is_temporary else self.limits.linger
+            port.lingering = self._loop.call_later(linger, self._close_port, port)
+
+    def _remove(self, control: Control) -> Port | None:
+        """Takes a control connection from its port and returns that; None if it has none."""
+        port = self._nodes.pop(control, None)
+        if port is not None:
+            port.controls.remove(control)
+            self._route(port)
+        return port
 
     def _close_port(self, port: Port) -> None:
         self._ports.pop(port.number, None)
+        self._table.closed(port.number)
         self.fast.clear()
         port.close()
 
@@ -574,6 +579,12 @@ class _MainSocket(UdpSocket):
                 found.append((one, len(one), path))
             else:
                 self.relay.frames_arrived((one, len(one), path), now)
+
+
+def _owner(key: str, request: Allocate) -> Owner:
+    if request.lease is Lease.TEMPORARY:
+        return Owner(key, request.slot, request.instance)
+    return Owner(key, request.slot)
 
 
 def _loaded(path: FilePath) -> dict[int, tuple[Owner, float]]:

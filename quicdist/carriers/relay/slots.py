@@ -68,6 +68,14 @@ def take(key: str, wanted: int = 0) -> Slot:
     return Slot(wanted)
 
 
+def temporary() -> Slot:
+    """Returns the slot of a node with a temporary port, which is not taken.
+
+    It is the last one: a relay of an earlier version keeps a port for it.
+    """
+    return Slot(SLOTS - 1)
+
+
 def _locked(path: Path) -> int | None:
     """Opens a file and locks it; None if another process has locked it. Raises OSError."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

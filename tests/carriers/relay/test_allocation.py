@@ -23,7 +23,12 @@ PORTS = range(20000, 20006)
 LIMITS = RelayLimits(ports_per_key=3, new_ports_per_address=1e6, clients_per_port=4)
 DAY = 86_400.0
 
-OWNERS = st.builds(Owner, st.sampled_from(["k1", "k2", "k3"]), st.integers(0, 4))
+OWNERS = st.builds(
+    Owner,
+    st.sampled_from(["k1", "k2", "k3"]),
+    st.integers(0, 4),
+    st.sampled_from([b"", b"", b"one", b"two"]),
+)
 
 
 class PortTables(RuleBasedStateMachine):
@@ -47,6 +52,8 @@ class PortTables(RuleBasedStateMachine):
         if not wanted and owner in self.names:
             assert answer == self.names[owner], "the name of a node survives"
         assert answer not in [port for other, port in self.live.items() if other != owner]
+        if owner.is_temporary:
+            assert answer not in [port for other, port in self.names.items() if other != owner]
         self.live[owner] = answer
         self.names = {one: port for one, port in self.names.items() if port != answer}
         self.names[owner] = answer
@@ -56,11 +63,21 @@ class PortTables(RuleBasedStateMachine):
         port = self.live.pop(owner, None)
         if port is not None:
             self.table.released(port, self.today)
+        if port is not None and owner.is_temporary:
+            self.table.closed(port)
+            del self.names[owner]
+
+    @rule(owner=OWNERS)
+    def close(self, owner: Owner) -> None:
+        """The port of a node that is away is closed after a while."""
+        if owner not in self.live and owner in self.names:
+            self.table.closed(self.names[owner])
 
     @rule()
     def restart(self) -> None:
         self.table = PortTable(PORTS, LIMITS, load(self.table.dump()))
         self.live.clear()
+        self.names = {one: port for one, port in self.names.items() if not one.is_temporary}
 
     @invariant()
     def ports_are_those_of_one_owner_within_its_limit(self) -> None:

@@ -20,6 +20,7 @@ from quicdist.carriers.relay.frames import (
     Challenge,
     FrameError,
     KeepAlive,
+    Lease,
     Message,
     Observed,
     Proof,
@@ -46,6 +47,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
         PORTS,
         ADDRESSES,
         st.binary(min_size=INSTANCE_LENGTH, max_size=INSTANCE_LENGTH),
+        st.sampled_from(Lease),
     ),
     st.builds(Allocated, PORTS, PORTS, ADDRESSES),
     st.builds(Observed, ADDRESSES),
@@ -62,6 +64,14 @@ def test_a_control_message_is_decoded_as_it_was_encoded(message: Message) -> Non
 @given(MESSAGES.filter(lambda one: not isinstance(one, Proof)), st.binary(max_size=20))
 def test_a_later_version_may_append_fields(message: Message, more: bytes) -> None:
     assert decode(encode(message) + more) == message
+
+
+@given(ADDRESSES, st.integers(2, 255))
+def test_a_request_without_a_known_lease_is_for_a_kept_port(relay: Address, other: int) -> None:
+    request = Allocate(3, 0, relay, bytes(INSTANCE_LENGTH), Lease.TEMPORARY)
+    for last in (b"", bytes((other,))):
+        found = decode(encode(request)[:-1] + last)
+        assert found == Allocate(3, 0, relay, bytes(INSTANCE_LENGTH), Lease.KEPT)
 
 
 @given(st.binary(max_size=200))

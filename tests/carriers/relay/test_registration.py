@@ -127,6 +127,15 @@ def test_a_refusal_ends_the_use_and_is_asked_about_again_later() -> None:
     assert node.allocated == ANSWER, "the port stays the one of this node"
 
 
+@pytest.mark.parametrize("way", Way)
+def test_a_relay_that_stops_is_dialed_again_as_one_that_died(way: Way) -> None:
+    told, died = up(way), up(way)
+    assert told.refused(way, Refusal.STOPPING, 5.0) == [Close(way), *died.failed(way, 5.0)]
+    assert told.due == died.due
+    assert told.due is not None
+    assert told.due <= 6.0
+
+
 def test_the_spread_lengthens_pauses() -> None:
     node = Registration(has_tcp=False, spread=0.5)
     node.start(0.0)

@@ -21,10 +21,10 @@ from quicdist.carriers.base import Connection, ConnectionHandler, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
-from quicdist.carriers.relay.allocation import PortFileError
+from quicdist.carriers.relay.allocation import PortFileError, load
 from quicdist.carriers.relay.allowed_keys import AllowedKeys
 from quicdist.carriers.relay.client import RelayAddress, RelayClient
-from quicdist.carriers.relay.frames import Allocate, Proof, Refusal, data_head, encode
+from quicdist.carriers.relay.frames import Allocate, Lease, Proof, Refusal, data_head, encode
 from quicdist.carriers.relay.registration import Way
 from quicdist.carriers.relay.server import Relay
 from quicdist.carriers.relay.slots import Slot
@@ -83,6 +83,7 @@ class Bench:
         *,
         slot: int = 0,
         wanted: int = 0,
+        lease: Lease = Lease.KEPT,
         tcp: bool = False,
         timeout: float = PATIENCE,
     ) -> AsyncIterator[tuple[RelayClient, int]]:
@@ -91,7 +92,7 @@ class Bench:
         credentials = Credentials(identity or Identity.ephemeral([HOST]), trust)
         with black_hole() as hole:
             where = RelayAddress(HOST, hole if tcp else self.port, self.tcp_port)
-            client = RelayClient(where, credentials, slot=Slot(slot), wanted=wanted)
+            client = RelayClient(where, credentials, slot=Slot(slot), wanted=wanted, lease=lease)
             settings = QuicSettings(credentials)
             endpoint = await Endpoint.open(
                 HOST, 0, settings=settings, accept=nobody, bind=client.bind
@@ -405,6 +406,7 @@ async def test_only_allowed_keys_get_ports(bench: Bench) -> None:
 
 
 async def test_a_new_connection_of_a_node_replaces_its_earlier_one(bench: Bench) -> None:
+    bench.limits = RelayLimits(linger=0)
     async with bench.relay() as relay, bench.node() as (client, port):
         first = relay._ports[port].controls[0]
         assert client._quic is not None
@@ -424,6 +426,7 @@ async def test_a_new_connection_of_a_node_replaces_its_earlier_one(bench: Bench)
 async def test_a_second_process_with_the_same_key_and_slot_takes_the_port_over(
     bench: Bench,
 ) -> None:
+    bench.limits = RelayLimits(linger=0)
     identity = Identity.ephemeral([HOST])
     async with (
         bench.relay(),
@@ -433,6 +436,44 @@ async def test_a_second_process_with_the_same_key_and_slot_takes_the_port_over(
         assert same == port
         await until(lambda: first.status().way is None)
         assert second.status().way == "udp"
+        with Peer() as peer:  # the port does not linger for the first process
+            peer.send(QUIC, port)
+            await relayed_to(second, 1)
+
+
+async def test_temporary_ports_of_one_key_are_distinct_and_leave_its_kept_port(
+    bench: Bench,
+) -> None:
+    identity = Identity.ephemeral([HOST])
+    async with bench.relay() as relay:
+        async with (
+            bench.node(identity, lease=Lease.TEMPORARY) as (_, first),
+            bench.node(identity) as (kept, port),
+            bench.node(identity, lease=Lease.TEMPORARY) as (_, second),
+        ):
+            assert len({first, second, port}) == 3
+            with Peer() as peer:
+                peer.send(QUIC, port)
+                await relayed_to(kept, 1)
+        await until(lambda: relay.stats().ports_kept == 1)
+        await until(lambda: relay.stats().nodes_udp == 0)
+    assert list(load((bench.folder / "ports.json").read_bytes())) == [port]
+    async with bench.relay(), bench.node(identity) as (_, again):
+        assert again == port
+
+
+async def test_a_temporary_port_lasts_as_long_as_its_connection(bench: Bench) -> None:
+    async with bench.relay() as relay:
+        async with bench.node(lease=Lease.TEMPORARY) as (client, port):
+            assert client._quic is not None
+            client._quic.handler = None
+            client._do(client._state.failed(Way.UDP, relay.now()))
+            await until(lambda: client.status().way == "udp")
+            with Peer() as peer:
+                peer.send(QUIC, port)
+                await relayed_to(client, 1)
+        await until(lambda: relay.stats().ports_open == 0)
+        assert relay.stats().ports_kept == 0
 
 
 async def test_a_port_moves_to_the_new_key_of_its_node(bench: Bench) -> None:
