@@ -315,9 +315,9 @@ class NodeLimits:
     """Timeout for opening a connection, including retries, like `net_setuptime` of OTP."""
 
     closed_port_dials: Positive = 3
-    """Number of successive attempts, within 0.2 s, that must report a closed port before the
-    connection fails. A single report may be forged, or the peer may be restarting (RFC 8085,
-    section 5.2). Use `Retry` to wait longer for a node to start."""
+    """Number of successive attempts, within 0.2 s, that must report a closed port, or that there is
+    no way to the address, before the connection fails. A single report may be forged, or the peer
+    may be restarting (RFC 8085, section 5.2). Use `Retry` to wait longer for a node to start."""
 
     handshake_timeout: PositiveDuration = 7.0
     """Timeout for the distribution handshake of an incoming connection."""

@@ -41,7 +41,8 @@ ADVICE = MappingProxyType(
         Cause.CERTIFICATE: (ExitCode.LOCAL, ""),
         Cause.UNREACHABLE: (
             ExitCode.UNREACHABLE,
-            "there is no route to that address, or a firewall blocks UDP",
+            "there is no route to that address, or a firewall blocks UDP. If a relay names the "
+            "node, --via RELAY connects over TCP 443",
         ),
         Cause.PORT_CLOSED: (ExitCode.UNREACHABLE, _RUNS),
         Cause.NO_ANSWER: (ExitCode.UNREACHABLE, _RUNS),

@@ -26,7 +26,6 @@ async def connected(
 
     Raises what Node raises, such as NoConnection.
     """
-    from quicdist.cluster.lookup import facing_found
     from quicdist.cluster.names import NodeName
     from quicdist.errors import NoConnection
     from quicdist.limits import NodeLimits
@@ -37,7 +36,8 @@ async def connected(
     identity = dial.tls.identity()
     lookups = looked_up(dial.lookups)
     node = Node(
-        dial.name or await facing_found(peer, lookups, timeout),
+        await dial.own_name(peer, lookups, timeout),
+        via=dial.via or None,
         cookie=dial.cookies.cookies(),
         identity=identity,
         trust=options.require.of(dial.tls.trusted()),

@@ -55,11 +55,13 @@ def doctor(
     """Connect to NODE step by step, and show which step fails and what to do next.
 
     The steps are the name, the port, TLS and ALPN, the certificate, the distribution handshake, the
-    cookie, an answer of the node, and the NAT in between. Nothing is stored.
+    cookie, an answer of the node, and the NAT in between. Nothing is stored, but with --via the key
+    of the relay at its first use.
     """
     from quicdist import doctor as examination
     from quicdist.cli import client
     from quicdist.cli.json_output import Value, print_object
+    from quicdist.cluster.via import parse_via
 
     node = peer_of(node, options.lookups)
     steps: list[Value] = []
@@ -76,6 +78,7 @@ def doctor(
         identity=options.tls.identity(),
         trust=options.tls.trusted(),
         lookups=looked_up(options.lookups),
+        via=parse_via(options.via) if options.via else (),
         timeout=timeout,
         tick=tick,
         observers=tuple(observers or ()),

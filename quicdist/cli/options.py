@@ -233,6 +233,18 @@ ViaRelay = Annotated[
         show_default=False,
     ),
 ]
+DialVia = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--via",
+        metavar="RELAY",
+        help="Connect through a relay, for a network that lets out TCP 443 but not UDP: "
+        "PORT@HOST, or PORT@HOST/TCPPORT. NODE is then one that this relay names. The command gets "
+        "a temporary port there; the ports of nodes with the same key are not affected. May be "
+        "repeated; the first that answers is used.",
+        show_default=False,
+    ),
+]
 DirectPath = Annotated[
     str,
     typer.Option(
@@ -448,8 +460,23 @@ class DialOptions:
 
     cookies: CookieOptions = field(default_factory=CookieOptions)
     name: OwnName = None
+    via: DialVia = None
     lookups: Lookups = None
     tls: TlsOptions = field(default_factory=TlsOptions)
+
+    async def own_name(self, node: str, lookups: Sequence[Lookup], timeout: float) -> str:
+        """Returns the name of --name, or one for a command that connects to `node`.
+
+        With --via it is a temporary port of the relay. Raises NodeNameError.
+        """
+        from quicdist.cluster.lookup import facing_found
+        from quicdist.cluster.via import parse_via
+
+        if self.name is not None:
+            return self.name
+        if self.via:
+            return f"0@{parse_via(self.via)[0].host}"
+        return await facing_found(node, lookups, timeout)
 
 
 @dataclass(frozen=True, slots=True)

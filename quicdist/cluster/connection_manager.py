@@ -67,6 +67,9 @@ certificate, a host that IDNA cannot encode."""
 _FINAL_CAUSES = frozenset({Cause.ADDRESS_FAMILY, Cause.HOST_UNKNOWN, Cause.BEHIND_NAT})
 """Causes that are final."""
 
+_REPORTED_BY_ICMP = frozenset({Cause.PORT_CLOSED, Cause.UNREACHABLE})
+"""Causes of dials that end at once, and are final if they repeat (`closed_port_dials`)."""
+
 _YIELD = 1.5
 """Seconds that this node waits for the peer's simultaneous attempt. It is short, since that peer
 is not authenticated yet."""
@@ -437,7 +440,7 @@ class Connections:
             text = error.reason if isinstance(error, NoConnection) else str(error)
             cause = causes.of_error(error)
             attempt.failed(text or f"no answer within {timeout:g} s", cause)
-            is_closed = cause is Cause.PORT_CLOSED
+            is_closed = cause in _REPORTED_BY_ICMP
             attempt.closed_port_dials = attempt.closed_port_dials + 1 if is_closed else 0
             if attempt.closed_port_dials >= self._limits.closed_port_dials:
                 return True

@@ -18,9 +18,11 @@ from quicdist.carriers import causes, epmd, tcp
 from quicdist.carriers.base import Connection, DialError, PathKind
 from quicdist.carriers.polling import poll_until
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.settings import QuicOptions, QuicSettings
+from quicdist.carriers.relay.client import RelayClient, RelayStatus
 from quicdist.carriers.relay.direct import open_with_direct_paths
 from quicdist.carriers.relay.frames import ALPN as RELAY_ALPN
+from quicdist.carriers.relay.frames import Lease
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.carriers.trust.names import Certificates, fingerprint
 from quicdist.carriers.trust.verifiers import RecordingVerifier
@@ -28,6 +30,8 @@ from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.cookie import find_cookie
 from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound, cause_of, facing_found
 from quicdist.cluster.names import Address, NodeName, facing
+from quicdist.cluster.relays import open_via
+from quicdist.cluster.via import Relays
 from quicdist.cluster.whereabouts import Whereabouts
 from quicdist.doctor import nat
 from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
@@ -75,6 +79,9 @@ class Settings:
     tick: float = 20.0
     """The limit for a first frame after the handshake. OTP sends a tick every 15 s."""
 
+    via: Relays = ()
+    """The relays through which this node connects, in a network that lets out no UDP."""
+
     observers: tuple[str, ...] = ()
     """Further quicdist nodes that tell the address at which they observe this host."""
 
@@ -95,13 +102,16 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
         async for finding in _examine_node(connection, name, node, cookie, settings, _TCP_SILENCE):
             yield finding
         return
-    doubt = Whereabouts().doubt(node, place.host)
-    answer = await _ask_port(place, doubt)
+    looking = RecordingVerifier()
+    answer = Answer.NOTHING
+    if not settings.via:
+        answer = await _ask_port(place, Whereabouts().doubt(node, place.host))
     if answer is Answer.QUIC:
         yield Finding(Step.PORT, f"UDP {place.host}:{place.port} answers: {answer.value}")
-    looking = RecordingVerifier()
-    endpoint, name = await _endpoint(node, settings, looking)
+    endpoint, name, relay_client = await _endpoint(node, settings, looking)
     try:
+        if relay_client is not None:
+            yield Finding(Step.PORT, _describe_way(relay_client.status()))
         try:
             connection = await _dial_quic(endpoint, place, node, settings, answer)
         except Stopped as end:
@@ -126,10 +136,12 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
             yield finding
         for observer in settings.observers:
             seen[observer] = await _observe(endpoint, name, observer, cookie, settings)
-        if seen:
+        if seen and relay_client is None:
             yield Finding(Step.PATH, nat.describe(endpoint.local_address, seen))
     finally:
         await endpoint.close()
+        if relay_client is not None:
+            relay_client.close()
 
 
 # -- name, port ----------------------------------------------------------------------------------
@@ -212,8 +224,10 @@ def _own_name_for(node: str) -> str:
 
 async def _endpoint(
     node: str, settings: Settings, looking: RecordingVerifier
-) -> tuple[Endpoint, str]:
-    """Opens an endpoint. Raises NodeNameError, StartError, CertificateError."""
+) -> tuple[Endpoint, str, RelayClient | None]:
+    """Opens an endpoint. Raises NodeNameError, StartError, CertificateError, Stopped."""
+    if settings.via:
+        return await _relayed_endpoint(settings, looking)
     own = Address.parse(settings.name or await facing_found(node, settings.lookups, _FIND_TIME))
     # As in a node: peers remember a name in a certificate, so a temporary name must not be in it.
     hosts = [own.host] if own.port else []
@@ -228,7 +242,46 @@ async def _endpoint(
     except OSError as error:
         text = f"{own.host}:{own.port}, the address in this node's name: {error.strerror or error}"
         raise StartError(text, causes.of_error(error)) from error
-    return endpoint, Address(own.host, endpoint.local_address[1]).name()
+    return endpoint, Address(own.host, endpoint.local_address[1]).name(), None
+
+
+async def _relayed_endpoint(
+    settings: Settings, looking: RecordingVerifier
+) -> tuple[Endpoint, str, RelayClient]:
+    """Opens an endpoint with a temporary port at a relay. Raises CertificateError, Stopped."""
+    own = None if settings.name is None else Address.parse(settings.name)
+    # The relay is verified; the node is examined.
+    credentials = Credentials(settings.identity, settings.trust)
+    try:
+        relayed = await open_via(
+            settings.via,
+            credentials,
+            wanted=0 if own is None else own.port,
+            lease=Lease.TEMPORARY if own is None else Lease.KEPT,
+            listen=None,
+            options=QuicOptions(),
+            open_endpoint=lambda host, port, bind: Endpoint.open(
+                host, port, settings=QuicSettings(credentials), accept=None, bind=bind
+            ),
+        )
+    except DialError as error:
+        raise _NO_RELAY.stopped(error.cause, str(error)) from error
+    credentials.verifier = looking
+    return relayed.endpoint, relayed.address.name(), relayed.client
+
+
+def _describe_way(status: RelayStatus) -> str:
+    if status.way == "udp":
+        return f"the relay {status.relay} answers over UDP: this network lets out UDP"
+    return f"the relay {status.relay} answers over TCP: this network lets out no UDP to it"
+
+
+_NO_RELAY = Diagnosis(
+    Step.PORT,
+    Trouble.UNREACHABLE,
+    "check the address in --via, and that the relay runs with --tcp if this network lets out no "
+    "UDP. `quicdist doctor RELAY` examines the relay over UDP",
+)
 
 
 async def _dial_quic(
@@ -283,7 +336,8 @@ def _why_no_tls(error: DialError, place: TransportAddress, answer: Answer) -> St
     where = f"UDP {place.host}:{place.port}"
     advice = (
         "a firewall drops the packets, the host is down, the address is wrong, or the program on "
-        f"the port hangs; `tcpdump udp port {place.port}` there shows whether packets arrive"
+        f"the port hangs; `tcpdump udp port {place.port}` there shows whether packets arrive. If "
+        "this network lets out no UDP and a relay names the node, --via RELAY connects over TCP 443"
     )
     silent = Diagnosis(Step.PORT, Trouble.UNREACHABLE, advice)
     return silent.stopped(error.cause, f"{where} does not answer: {error}")

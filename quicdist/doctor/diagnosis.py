@@ -39,7 +39,11 @@ _UNTRUSTED = Diagnosis(
     "`quicdist cert peer` shows its certificate; --trust selects the certificates to accept",
 )
 _OTHER = Diagnosis(Step.HANDSHAKE, Trouble.UNREACHABLE, "see the log of that node")
-_SOCKET = "check that there is a route to that address, of the same family (IPv4 or IPv6)"
+_SOCKET = (
+    "check that there is a route to that address, of the same family (IPv4 or IPv6), and that the "
+    "firewall of this network lets out UDP. If a relay names the node, --via RELAY connects over "
+    "TCP 443"
+)
 
 DIAGNOSES = MappingProxyType(
     {

@@ -31,7 +31,10 @@ class _Asking(asyncio.DatagramProtocol):
         self._tell(Answer.QUIC if is_quic else Answer.OTHER)
 
     def error_received(self, exc: Exception) -> None:
-        self._tell(Answer.NOBODY)
+        if isinstance(exc, ConnectionRefusedError):
+            self._tell(Answer.NOBODY)
+        elif not self.answer.done():
+            self.answer.set_exception(exc)
 
     def _tell(self, answer: Answer) -> None:
         if not self.answer.done():
@@ -39,7 +42,10 @@ class _Asking(asyncio.DatagramProtocol):
 
 
 async def ask(host: str, port: int) -> Answer:
-    """Sends several questions within about a second. Raises OSError for an unknown host."""
+    """Sends several questions within about a second.
+
+    Raises OSError for an unknown host, and for an ICMP error other than that of a closed port.
+    """
     loop = asyncio.get_running_loop()
     transport, asking = await loop.create_datagram_endpoint(_Asking, remote_addr=(host, port))
     try:

@@ -75,6 +75,7 @@ GIVEN = {
     "--cookie": "secret",
     "--cookie-file": "cookies",
     "--name": "1@127.0.0.1",
+    "--via": "4433@203.0.113.10",
     "--lookup": "epmd",
     "--trust": "none",
     "--cert": "cert",
@@ -86,6 +87,7 @@ EXPECTED = ClientOptions(
     DialOptions(
         CookieOptions("secret", Path("cookies")),
         "1@127.0.0.1",
+        ["4433@203.0.113.10"],
         ["epmd"],
         TlsOptions("none", Path("cert"), Path("key"), Path("pass"), Path("crl")),
     ),

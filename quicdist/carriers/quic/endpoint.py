@@ -230,7 +230,7 @@ class Endpoint:
         if timeout is None:
             timeout = self._settings.limits.handshake_timeout
         deadline = self._loop.time() + timeout
-        no_answer = f"no answer in {timeout:g} s", Cause.NO_ANSWER
+        no_answer = f"no answer in {timeout:.3g} s", Cause.NO_ANSWER
         failures = []
         addresses = await self._resolve(host, port)
         for place, address in enumerate(addresses):

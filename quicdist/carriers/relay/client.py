@@ -185,7 +185,8 @@ class RelayClient:
         except TimeoutError:
             text = f"relay {self.relay.name}: no answer in {timeout:g} s"
             failures = list(self._failures.values()) or [DialError(text, Cause.NO_ANSWER)]
-            raise max(failures, key=lambda one: causes.rank(one.cause)) from None
+            cause = max((one.cause for one in failures), key=causes.rank)
+            raise DialError("; ".join(dict.fromkeys(map(str, failures))), cause) from None
         return answer.port
 
     def leave(self) -> None:
