@@ -537,5 +537,5 @@ def test_a_term_of_another_type_among_common_ones(other: Any) -> None:
         same_encoding(core, items, Options())
         same_encoding(core, dict(enumerate(items)), Options())
         if other.__hash__ is not None:
-            same_encoding(core, {key: 1 for key in items}, Options())
+            same_encoding(core, dict.fromkeys(items, 1), Options())
         same_encoding(core, tuple(items), Options(none="nil"))
