@@ -66,6 +66,12 @@ class LabProcess:
         """Returns the events with this name so far."""
         return [event for event in self.events if event.get("event") == name]
 
+    async def stop(self) -> None:
+        """Has a node end as it does when its program ends."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+
     async def kill(self) -> None:
         """Ends the process with SIGKILL."""
         if self._process.returncode is None:

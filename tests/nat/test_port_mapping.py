@@ -12,6 +12,7 @@ import pytest
 from tests.nat.conftest import Sites
 from tests.nat.kinds import DOUBLE_SYMMETRIC, SYMMETRIC, Outcome, outcome
 from tests.nat.lab import Lab, Site
+from tests.nat.namespaces import run
 from tests.nat.nodes import Stage, staged
 from tests.support.waiting import wait_until
 
@@ -89,3 +90,20 @@ async def test_two_symmetric_nats_become_direct_with_a_mapped_port(
     assert (await outside.order("ping", node=inside.name))["ok"]
     await outside.until_path(inside, "direct")
     await inside.until_path(outside, "direct")
+
+
+def mapped_ports(home: Site) -> str:
+    """The rules of miniupnpd for ports that it has mapped."""
+    words = ["nft", "list", "chain", "inet", "upnp", "prerouting_miniupnpd"]
+    return "\n".join(
+        line for line in run(home.routers[0].command(words)).split("\n") if "dnat" in line
+    )
+
+
+async def test_a_mapping_ends_with_its_node(stage: Stage, home: Site) -> None:
+    inside = await stage.node(home, map_port=True)
+    await inside.event(lambda event: event.get("event") == "port_mapped")
+    assert mapped_ports(home)
+    await inside.stop()
+    assert not mapped_ports(home)
+    assert not inside.named("port_not_unmapped")

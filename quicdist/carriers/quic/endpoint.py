@@ -108,6 +108,9 @@ class PathChooser(Protocol):
     def ended(self, connection: QuicConnection) -> None:
         """The connection has ended."""
 
+    async def leave(self, timeout: float) -> None:
+        """The endpoint is about to close. Undoes what would last longer, within `timeout`."""
+
     def close(self) -> None:
         """The endpoint closes."""
 
@@ -253,16 +256,23 @@ class Endpoint:
     async def close(self, timeout: float = 1.0) -> None:
         """Closes all connections and the socket.
 
-        Peers are notified. Waits up to `timeout` seconds to repeat lost notifications.
+        Peers are notified. Waits up to `timeout` seconds to repeat lost notifications, and for the
+        router to delete a mapped port.
         """
         if not self._is_closing:
             self._is_closing = True
             for connection in sorted(self.connections, key=lambda one: one.traits.is_control):
                 connection.close("the node stops")
+        if self.chooser is None:
+            await self._linger(timeout)
+        else:
+            await asyncio.gather(self._linger(timeout), self.chooser.leave(timeout))
+        self._shut()
+
+    async def _linger(self, timeout: float) -> None:
         if self._lingering and self._udp.fileno() >= 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._emptied.wait(), timeout)
-        self._shut()
 
     # -- moving ---------------------------------------------------------------------------------
 

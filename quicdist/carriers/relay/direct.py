@@ -124,6 +124,11 @@ class DirectPaths:
         port = self._endpoint.local_address[1]
         self._mapping = PortMapping(port, self.addresses_changed)
 
+    async def leave(self, timeout: float) -> None:
+        """Has the router delete the mapping of the port."""
+        if self._mapping is not None:
+            await self._mapping.leave(timeout)
+
     def close(self) -> None:
         """Stops the timers."""
         if self._mapping is not None:

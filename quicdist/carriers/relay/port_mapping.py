@@ -1,7 +1,8 @@
 """A port of the router that is mapped to this node: UPnP Internet Gateway Device.
 
 Needs the extra `nat`, the package async-upnp-client. The mapping has a lease, which is renewed
-while the node runs. A router without UPnP costs nothing but one multicast datagram at each attempt.
+while the node runs. The node deletes the mapping when it stops. A router without UPnP costs nothing
+but one multicast datagram at each attempt.
 """
 
 from __future__ import annotations
@@ -51,7 +52,26 @@ class PortMapping:
         self.address: Address | None = None
         self._port = port
         self._on_change = on_change
+        self._location = ""
+        """The description of the router that was asked last."""
         self._task = asyncio.get_running_loop().create_task(self._keep())
+
+    async def leave(self, timeout: float) -> None:
+        """Has the router delete the mapping, within `timeout` seconds, and stops renewing it.
+
+        If the router does not answer, the mapping ends with its lease.
+        """
+        self.close()
+        location, self._location = self._location, ""
+        if not location:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await unmap_port(location, self._port)
+        except Exception as error:  # as in `_try`
+            extra = {"event": "port_not_unmapped", "reason": type(error).__name__}
+            text = "the router does not delete the mapping of port %d: %s"
+            _log.info(text, self._port, type(error).__name__, extra=extra)
 
     def close(self) -> None:
         """Stops renewing the mapping, which ends with its lease."""
@@ -73,6 +93,7 @@ class PortMapping:
                 location = await find_router()
                 if location is None:
                     return None
+                self._location = location
                 address = await map_port(location, self._port)
         except Exception as error:  # of several libraries, about a device that may send anything
             extra = {"event": "port_not_mapped", "reason": type(error).__name__}
@@ -108,9 +129,7 @@ async def map_port(location: str, port: int) -> Address:
     Returns the outside address. Raises exceptions of async-upnp-client and aiohttp, OSError if the
     router cannot be reached, and ValueError if it tells no address.
     """
-    requester = _library("aiohttp").AiohttpRequester(timeout=5)
-    device = await _library("client_factory").UpnpFactory(requester).async_create_device(location)
-    igd = _library("profiles.igd").IgdDevice(device, None)
+    igd = await _router(location)
     outside = ipaddress.IPv4Address(await igd.async_get_external_ip_address() or "")
     await igd.async_add_port_mapping(
         remote_host=ipaddress.IPv4Address("0.0.0.0"),
@@ -123,6 +142,23 @@ async def map_port(location: str, port: int) -> Address:
         lease_duration=datetime.timedelta(seconds=LEASE),
     )
     return str(outside), port
+
+
+async def unmap_port(location: str, port: int) -> None:
+    """Has the router with this description delete the mapping of a UDP port.
+
+    Raises exceptions as `map_port` does.
+    """
+    igd = await _router(location)
+    await igd.async_delete_port_mapping(
+        remote_host=ipaddress.IPv4Address("0.0.0.0"), external_port=port, protocol="UDP"
+    )
+
+
+async def _router(location: str) -> Any:
+    requester = _library("aiohttp").AiohttpRequester(timeout=5)
+    device = await _library("client_factory").UpnpFactory(requester).async_create_device(location)
+    return _library("profiles.igd").IgdDevice(device, None)
 
 
 def _own_address(location: str) -> str:

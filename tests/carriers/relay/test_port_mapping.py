@@ -10,7 +10,7 @@ import pytest
 
 from quicdist.carriers.relay import port_mapping
 from quicdist.carriers.relay.port_mapping import PortMapping, location_of, map_port
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.io
 
@@ -36,6 +36,7 @@ _IN = {
     "NewPortMappingDescription": "string",
     "NewLeaseDuration": "ui4",
 }
+_WHICH = {name: _IN[name] for name in ("NewRemoteHost", "NewExternalPort", "NewProtocol")}
 _OUT = {"NewExternalIPAddress": "string"}
 
 
@@ -51,6 +52,8 @@ _SCPD = (
     '<?xml version="1.0"?><scpd xmlns="urn:schemas-upnp-org:service-1-0"><specVersion><major>1'
     "</major><minor>0</minor></specVersion><actionList><action><name>AddPortMapping</name>"
     f"<argumentList>{_arguments(_IN, 'in')}</argumentList></action><action>"
+    f"<name>DeletePortMapping</name><argumentList>{_arguments(_WHICH, 'in')}</argumentList>"
+    "</action><action>"
     f"<name>GetExternalIPAddress</name><argumentList>{_arguments(_OUT, 'out')}</argumentList>"
     "</action></actionList><serviceStateTable>"
     + "".join(
@@ -86,10 +89,14 @@ class Router:
             return _SCPD
         if head.startswith("GET"):
             return _DEVICE
-        action = "AddPortMapping" if "AddPortMapping" in body else "GetExternalIPAddress"
+        names = ("AddPortMapping", "DeletePortMapping", "GetExternalIPAddress")
+        action = next(name for name in names if name in body)
+        arguments = dict(re.findall(r"<(New\w+)>([^<]*)<", body))
         result = ""
         if action == "AddPortMapping":
-            self.mappings.append(dict(re.findall(r"<(New\w+)>([^<]*)<", body)))
+            self.mappings.append(arguments)
+        elif action == "DeletePortMapping":
+            self.mappings = [one for one in self.mappings if not arguments.items() <= one.items()]
         else:
             result = f"<NewExternalIPAddress>{OUTSIDE}</NewExternalIPAddress>"
         return (
@@ -125,7 +132,26 @@ async def test_a_mapping_is_reported(router: Router, monkeypatch: pytest.MonkeyP
     changes: list[object] = []
     mapping = PortMapping(4433, lambda: changes.append(mapping.address))
     await until(lambda: changes == [(OUTSIDE, 4433)])
-    mapping.close()
+    assert len(router.mappings) == 1
+    await mapping.leave(PATIENCE)
+    assert not router.mappings
+
+
+async def test_a_router_that_does_not_answer_delays_no_end(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def found() -> str | None:
+        return router.location
+
+    async def unanswered(location: str, port: int) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(port_mapping, "find_router", found)
+    monkeypatch.setattr(port_mapping, "unmap_port", unanswered)
+    mapping = PortMapping(4433, lambda: None)
+    await until(lambda: mapping.address)
+    await mapping.leave(0.01)
+    assert len(router.mappings) == 1  # until its lease ends
 
 
 async def test_no_router_and_a_hostile_one_map_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
