@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -39,9 +39,20 @@ class Broker:
     """Debian's RabbitMQ in a separate directory."""
 
     def __init__(
-        self, name: str, home: Path, cookie: str, *, epmd_port: int, epmd_module: str = ""
+        self,
+        name: str,
+        home: Path,
+        cookie: str,
+        *,
+        epmd_port: int,
+        epmd_module: str = "",
+        within: Callable[[Sequence[str]], list[str]] = list,
     ) -> None:
-        """`epmd_module` are the arguments for a broker behind a gateway."""
+        """`epmd_module` are the arguments for a broker behind a gateway.
+
+        `within` returns the command that runs a command where the broker runs.
+        """
+        self._within = within
         self.name = name
         self.amqp_port = free_port()
         distribution_port = free_port()
@@ -88,7 +99,7 @@ class Broker:
         }
         self._log = (home / "output").open("wb")
         self._process = subprocess.Popen(
-            [str(SCRIPTS / "rabbitmq-server")],
+            within([str(SCRIPTS / "rabbitmq-server")]),
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
@@ -100,7 +111,7 @@ class Broker:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs `rabbitmqctl`."""
         return subprocess.run(
-            [str(SCRIPTS / "rabbitmqctl"), *words],
+            self._within([str(SCRIPTS / "rabbitmqctl"), *words]),
             env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -162,7 +173,7 @@ def cluster(
             )
             stack.callback(broker.close)
             brokers.append(broker)
-        _join(brokers)
+        join(brokers)
         yield brokers
 
 
@@ -177,7 +188,7 @@ def cluster_over_tcp(directory: Path, size: int) -> Iterator[list[Broker]]:
             )
             stack.callback(broker.close)
             brokers.append(broker)
-        _join(brokers)
+        join(brokers)
         yield brokers
 
 
@@ -185,7 +196,8 @@ def _hosts(size: int) -> list[str]:
     return [f"127.0.0.{2 + number}" for number in range(size)]
 
 
-def _join(brokers: list[Broker]) -> None:
+def join(brokers: Sequence[Broker]) -> None:
+    """Makes one cluster of brokers that start."""
     for broker in brokers:
         broker.wait_until_up()
     for broker in brokers[1:]:

@@ -113,9 +113,13 @@ class NodeProcess(Process):
         return answer
 
 
-def gateway(space: Namespace, state: Path, module_dir: Path) -> Process:
-    """A gateway; its first value tells its name and the command for the node."""
-    words = [*_command("gateway"), "--via", VIA, "--json", "--module-dir", str(module_dir)]
+def gateway(space: Namespace, state: Path, module_dir: Path, name: str = "") -> Process:
+    """A gateway; its first value tells its name and the command for the node.
+
+    Without a name the relay gives it one.
+    """
+    named = [name] if name else ["--via", VIA]
+    words = [*_command("gateway"), *named, "--json", "--module-dir", str(module_dir)]
     return Process(space, words, state)
 
 
