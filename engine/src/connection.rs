@@ -2,14 +2,14 @@
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList};
 
 use crate::address::{self, Path};
 use crate::ending::Ending;
 use crate::guard::guarded;
 use crate::incoming::Arrival;
-use crate::live::{Happened, Live};
+use crate::live::{Happened, Live, Progress};
+use crate::part;
 
 const DATA: u8 = 0;
 const ENDED: u8 = 1;
@@ -162,7 +162,8 @@ impl Connection {
         PyBytes::new(py, &self.run(Vec::new(), |live| live.export(label, length)))
     }
 
-    fn write(&mut self, stream: u64, parts: Vec<PyBackedBytes>) -> PyResult<()> {
+    fn write(&mut self, stream: u64, parts: &Bound<'_, PyAny>) -> PyResult<()> {
+        let parts = part::all(parts)?;
         let written = self.run(Ok(()), |live| live.write(stream, parts));
         written.map_err(PyRuntimeError::new_err)?;
         self.checked()
@@ -180,21 +181,23 @@ impl Connection {
         self.run((), |live| live.set_whole(whole));
     }
 
-    /// Tuples (datagrams, size of each, index of the path) of about `limit` datagrams.
+    /// Tuples (datagrams, size of each, index of the path) of about `limit` datagrams, and what is
+    /// known after that (`quicdist.carriers.quic.engine.Progress`).
     fn transmit<'py>(
         &mut self,
         py: Python<'py>,
         now: f64,
         limit: usize,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<(Bound<'py, PyList>, Progress)> {
         let list = PyList::empty(py);
         self.run(Ok(()), |live| {
             live.transmit(now, limit, |burst, data| {
                 list.append((PyBytes::new(py, data), burst.size, burst.path))
             })
         })?;
+        let progress = self.run(Progress::default(), Live::progress);
         self.checked()?;
-        Ok(list)
+        Ok((list, progress))
     }
 
     #[getter]

@@ -18,6 +18,7 @@ mod incoming;
 mod live;
 mod model;
 mod outgoing;
+mod part;
 mod qlog;
 mod retry;
 mod sent;

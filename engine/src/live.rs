@@ -20,6 +20,7 @@ use crate::ending::Ending;
 use crate::ids::{self, Generator, Id, Issued, ResetKey};
 use crate::incoming::{Arrival, Incoming};
 use crate::outgoing::{Outgoing, stream_id};
+use crate::part::Part;
 use crate::qlog;
 use crate::retry::{Checked, TokenKey};
 use crate::sent::SharedSent;
@@ -58,6 +59,10 @@ pub struct Burst {
     pub size: usize,
     pub path: usize,
 }
+
+/// (acknowledged, sent, pacing rate, round trip, least round trip, datagram size, timer, more to
+/// send, something to drain).
+pub type Progress = (u64, u64, f64, Option<f64>, f64, u16, Option<f64>, bool, bool);
 
 pub struct Live {
     settings: Arc<Settings>,
@@ -428,11 +433,7 @@ impl Live {
 
     // -- out --
 
-    pub fn write(
-        &mut self,
-        stream: u64,
-        parts: Vec<pyo3::pybacked::PyBackedBytes>,
-    ) -> Result<(), String> {
+    pub fn write(&mut self, stream: u64, parts: Vec<Part>) -> Result<(), String> {
         if self.incoming.is_refused(stream) {
             return Err("the stream has ended".into());
         }
@@ -553,6 +554,20 @@ impl Live {
     }
 
     // -- counters and credit --
+
+    pub fn progress(&mut self) -> Progress {
+        (
+            self.acknowledged(),
+            self.sent(),
+            self.pacing_rate(),
+            self.round_trip(),
+            self.least_round_trip(),
+            self.datagram_size(),
+            self.timer(),
+            self.has_more,
+            !self.happened.is_empty() || self.incoming.has_readable(),
+        )
+    }
 
     pub fn acknowledged(&self) -> u64 {
         self.outgoing.acknowledged()

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use pyo3::pybacked::PyBackedBytes;
 use quinn_proto::{Connection, Dir, Side, StreamId, VarInt, WriteError};
 
+use crate::part::Part;
 use crate::sent::SharedSent;
 
 /// Data is known to be acknowledged in pieces of at most this size.
@@ -38,19 +38,6 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Counted<T> {
 impl<T> Drop for Counted<T> {
     fn drop(&mut self) {
         self.acknowledged.fetch_add(self.size, Ordering::Relaxed);
-    }
-}
-
-/// A range of an object that Python has written.
-struct Slice {
-    object: Arc<PyBackedBytes>,
-    start: usize,
-    end: usize,
-}
-
-impl AsRef<[u8]> for Slice {
-    fn as_ref(&self) -> &[u8] {
-        &self.object[self.start..self.end]
     }
 }
 
@@ -108,29 +95,22 @@ impl Outgoing {
     }
 
     /// Queues data. `whole` makes it one piece.
-    pub fn write(&mut self, stream: u64, parts: Vec<PyBackedBytes>, whole: bool) {
+    pub fn write(&mut self, stream: u64, parts: Vec<Part>, whole: bool) {
         let mut small = Vec::new();
         for part in parts {
             if part.len() < COPIED || whole {
-                small.extend_from_slice(&part);
+                small.extend_from_slice(part.as_ref());
                 if small.len() >= PIECE && !whole {
                     self.push(stream, std::mem::take(&mut small));
                 }
                 continue;
             }
             self.push(stream, std::mem::take(&mut small));
-            self.push_slices(stream, part);
+            for piece in part.pieces(PIECE) {
+                self.push(stream, piece);
+            }
         }
         self.push(stream, small);
-    }
-
-    fn push_slices(&mut self, stream: u64, part: PyBackedBytes) {
-        let size = part.len();
-        let object = Arc::new(part);
-        for start in (0..size).step_by(PIECE) {
-            let end = size.min(start + PIECE);
-            self.push(stream, Slice { object: object.clone(), start, end });
-        }
     }
 
     fn push<T: AsRef<[u8]> + Send + 'static>(&mut self, stream: u64, data: T) {

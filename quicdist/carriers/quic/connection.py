@@ -37,6 +37,7 @@ from quicdist.carriers.quic.engine import (
     EngineConnection,
     EngineError,
     Path,
+    Progress,
     SocketAddress,
     is_relayed,
 )
@@ -527,7 +528,6 @@ class QuicConnection:
         self._deliver()
         if self._closed:
             return
-        self._grant()
         over = self._engine.closed
         if over is not None:
             self.exceeded = over.exceeded
@@ -549,24 +549,32 @@ class QuicConnection:
             self._end(CloseReason(CloseKind.ERROR, str(error), Cause.CARRIER))
             return
         try:
-            self._host.send(batches)
+            if batches:
+                self._host.send(batches)
         except OSError as error:
             if self.up is not None and not self.up.done():
                 text = error.strerror or str(error)
                 self._end(CloseReason(CloseKind.ERROR, text, causes.of_error(error)))
                 return
             # On an established connection, this is the same as a lost datagram.
-        self._engine.drain(self)
-        if self._incoming:  # an engine may keep data until it is granted
-            self._loop.call_soon(self._deliver)
-        acknowledged = self._engine.acknowledged()
-        if acknowledged != self._bytes_acknowledged:
-            self._bytes_acknowledged = acknowledged
-            self._start_gap()
-            self._look_at_flushers()
-        self._look_at_watermarks()
-        self._look_at_reset_token()
-        self._expect_acknowledgement(now)
+        self._look_at_progress(self._engine.progress(), now)
+
+    def _look_at_progress(self, progress: Progress, now: float) -> None:
+        if progress.has_events:
+            self._engine.drain(self)
+            if self._incoming:  # an engine may keep data until it is granted
+                self._loop.call_soon(self._deliver)
+        if progress.acknowledged != self._bytes_acknowledged:
+            self._bytes_acknowledged = progress.acknowledged
+            if self._gaps.is_waiting:
+                self._start_gap()
+            if self._flushers:
+                self._look_at_flushers()
+        self._look_at_watermarks(progress)
+        if self._engine.reset_token != self._reset_token:
+            self._look_at_reset_token()
+        if self._bytes_queued != self._bytes_acknowledged:
+            self._expect_acknowledgement(now)
         path = self._engine.path
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
@@ -574,9 +582,9 @@ class QuicConnection:
         if path != self._validated and math.isinf(self._engine.allowance):
             self._validated = path
             self._host.moved(self)
-        if self._engine.has_more:
+        if progress.has_more:
             self._host.touch(self)
-        self._alarm.set(self._engine.timer())
+        self._alarm.set(progress.timer)
 
     def refused(self, now: float) -> None:
         """Handles ICMP Port Unreachable from the peer's host, which may be forged."""
@@ -687,9 +695,8 @@ class QuicConnection:
 
     def _look_at_reset_token(self) -> None:
         token = self._engine.reset_token
-        if token != self._reset_token:
-            self._host.expect_reset(self, self._reset_token, token)
-            self._reset_token = token
+        self._host.expect_reset(self, self._reset_token, token)
+        self._reset_token = token
 
     def _take(self, stream: int, data: bytes) -> None:
         if self._dialect is None or self._ending:
@@ -731,7 +738,11 @@ class QuicConnection:
         self.up = None
 
     def _deliver(self) -> None:
-        """Passes packets and then the end to the owner, if there is one."""
+        """Passes packets and then the end to the owner, if there is one, and grants credit."""
+        self._hand_over()
+        self._grant()
+
+    def _hand_over(self) -> None:
         packets = self._incoming
         if packets and (self._handler is not None or self._accepted()):
             self._incoming = []
@@ -748,7 +759,6 @@ class QuicConnection:
                 self._end(CloseReason(CloseKind.ERROR, text, Cause.INTERNAL), say="internal error")
             else:
                 self._outstanding -= consumed
-                self._grant()
         if self._closed and self._handler is not None and not self._told_lost:
             self._told_lost = True
             handler, self._handler = self._handler, None
@@ -861,15 +871,14 @@ class QuicConnection:
                     done.set_result(True)
             self._flushers.clear()
 
-    def _look_at_watermarks(self) -> None:
-        self._bytes_sent = self._engine.sent()
+    def _look_at_watermarks(self, progress: Progress) -> None:
+        self._bytes_sent = progress.sent
         window = self._send_window
-        engine = self._engine
         window.set_rate(
-            engine.pacing_rate(),
-            engine.round_trip() or 0.0,
-            engine.least_round_trip(),
-            engine.datagram_size,
+            progress.pacing_rate,
+            progress.round_trip or 0.0,
+            progress.least_round_trip,
+            progress.datagram_size,
         )
         if not self._writable and window.has_room(
             self._bytes_queued, self._bytes_sent, self._bytes_acknowledged, self._limits.low_water

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from typing import NamedTuple, Protocol, TypeAlias, cast
 
 from quicdist.carriers.quic.congestion.resume import Capacity
 from quicdist.carriers.quic.engine_choice import MODULES, choose
@@ -100,6 +100,29 @@ class Closed:
     text: str
     exceeded: RejectReason | None = None
     """The limit that the peer exceeded, if that closed the connection."""
+
+
+class Progress(NamedTuple):
+    """What `EngineConnection.transmit` has left behind."""
+
+    acknowledged: int
+    """Number of bytes acknowledged without gaps, on all streams."""
+    sent: int
+    """Number of bytes that were sent at least once, on all streams."""
+    pacing_rate: float
+    """Bytes per second; 0 if there is none or it is unknown."""
+    round_trip: float | None
+    """The smoothed round trip in seconds; None before the first sample."""
+    least_round_trip: float
+    """The minimum round trip in seconds; infinite while it is unknown."""
+    datagram_size: int
+    """Maximum UDP payload in bytes of the datagrams that it sends."""
+    timer: float | None
+    """The time at which to call `handle_timer`; None if no timer is set."""
+    has_more: bool
+    """Whether `transmit` must be called again soon: it returned all datagrams that it may."""
+    has_events: bool
+    """Whether `drain` may have something to report."""
 
 
 class EngineSink(Protocol):
@@ -211,9 +234,12 @@ class EngineConnection(Protocol):
     def transmit(self, now: float) -> Sequence[Batch]:
         """Returns about `burst` datagrams to send now. Raises EngineError if the library fails."""
 
+    def progress(self) -> Progress:
+        """Returns the state after the last `transmit`, in one call because each one costs time."""
+
     @property
     def has_more(self) -> bool:
-        """Whether `transmit` must be called again soon: it returned all datagrams that it may."""
+        """See `Progress.has_more`."""
 
     @property
     def datagram_size(self) -> int:

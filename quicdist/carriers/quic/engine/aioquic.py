@@ -56,6 +56,7 @@ from quicdist.carriers.quic.engine import (
     EngineSink,
     Opening,
     Path,
+    Progress,
     ResetTokenOf,
     VerifyPeer,
     burst,
@@ -460,6 +461,20 @@ class AioquicConnection:
             self._pacer.pacer.on_idle()
         self.has_more = len(datagrams) >= most
         return [(data, len(data), path) for data, path in datagrams]
+
+    def progress(self) -> Progress:
+        """Returns the state after `transmit`."""
+        return Progress(
+            acknowledged=self.acknowledged(),
+            sent=self.sent(),
+            pacing_rate=self.pacing_rate(),
+            round_trip=self.round_trip(),
+            least_round_trip=self.least_round_trip(),
+            datagram_size=self.datagram_size,
+            timer=self.timer(),
+            has_more=self.has_more,
+            has_events=True,
+        )
 
     # -- path MTU discovery --
 

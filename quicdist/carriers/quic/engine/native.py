@@ -10,6 +10,7 @@ Packets, TLS, loss recovery and congestion control are compiled code. Difference
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -32,6 +33,7 @@ from quicdist.carriers.quic.engine import (
     EngineSink,
     Opening,
     Path,
+    Progress,
     ResetTokenOf,
     SocketAddress,
     VerifyPeer,
@@ -47,6 +49,7 @@ from quicdist.carriers.trust import Certificates, Identity
 from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
 
+_NO_PROGRESS = Progress(0, 0, 0.0, None, math.inf, BASE, None, False, False)
 _VERSIONS = [1]
 _DATA, _ENDED, _COMPLETED, _ISSUED, _RETIRED = range(5)
 """Kinds of events, as in engine/src/connection.rs."""
@@ -89,6 +92,9 @@ class NativeConnection:
         self._origin: SocketAddress | None = None
         self._is_proved = False
         self._closed: Closed | None = None
+        self._burst_for = 0
+        self._burst = burst(BASE)
+        self._progress = _NO_PROGRESS
 
     @property
     def verify_peer(self) -> VerifyPeer:
@@ -190,10 +196,9 @@ class NativeConnection:
         return self._core.export(label, length)
 
     def write(self, stream: int, parts: Sequence[Buffer]) -> None:
-        """Queues data. A memoryview is copied."""
-        plain = [part if isinstance(part, (bytes, bytearray)) else bytes(part) for part in parts]
+        """Queues data. Large `bytes` and views of them are not copied."""
         try:
-            self._core.write(stream, plain)
+            self._core.write(stream, parts)
         except RuntimeError as error:
             raise EngineError(f"stream {stream}: {error}") from error
 
@@ -219,12 +224,23 @@ class NativeConnection:
     def transmit(self, now: float) -> Sequence[Batch]:
         """Returns the datagrams to send."""
         try:
-            size = self._core.datagram_size or BASE  # 0 after an error in the library
-            found = self._core.transmit(now, burst(size))
+            found, progress = self._core.transmit(now, self._burst)
         except RuntimeError as error:
             raise EngineError(str(error)) from error
+        self._progress = Progress._make(progress)
+        size = self._progress.datagram_size
+        if size != self._burst_for:
+            self._burst_for, self._burst = size, burst(size or BASE)  # 0 after an internal error
+        if not found:
+            return []
         paths, known = self._paths, self._path
+        if len(paths) == 1:
+            return [(data, size, known) for data, size, _ in found]
         return [(data, size, paths.get(index, known)) for data, size, index in found]
+
+    def progress(self) -> Progress:
+        """Returns the state after `transmit`."""
+        return self._progress
 
     @property
     def has_more(self) -> bool:
