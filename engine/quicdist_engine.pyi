@@ -10,6 +10,9 @@ _State: TypeAlias = tuple[float, float, float, float, float, float, bool]
 _Progress: TypeAlias = tuple[int, int, float, float | None, float, int, float | None, bool, bool]
 """The fields of quicdist.carriers.quic.engine.Progress."""
 
+_Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+_Batch: TypeAlias = tuple[bytes, int, tuple[_Address, bytes | None]]
+
 class ControllerModel:
     """A congestion controller, for tests."""
 
@@ -36,6 +39,12 @@ class ControllerModel:
         rtt: float | None,
         ecn_ce: float,
     ) -> None: ...
+
+class Reader:
+    """Reads a non-blocking UDP socket; only on Linux. The socket must be open in each call."""
+
+    def __new__(cls, socket: int, has_locals: bool) -> Reader: ...
+    def read(self, limit: int) -> tuple[list[_Batch], bool]: ...
 
 class Engine:
     """The settings of one endpoint."""

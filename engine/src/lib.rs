@@ -20,6 +20,8 @@ mod model;
 mod outgoing;
 mod part;
 mod qlog;
+#[cfg(target_os = "linux")]
+mod reader;
 mod retry;
 mod sent;
 mod settings;
@@ -34,5 +36,7 @@ fn quicdist_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Engine>()?;
     module.add_class::<connection::Connection>()?;
     module.add_class::<model::ControllerModel>()?;
+    #[cfg(target_os = "linux")]
+    module.add_class::<reader::Reader>()?;
     Ok(())
 }

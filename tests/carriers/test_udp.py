@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import select
 import socket
 from collections.abc import Iterator
@@ -13,20 +14,45 @@ from unittest import mock
 import pytest
 
 from quicdist.carriers.quic import udp
-from quicdist.carriers.quic.engine import Batch
+from quicdist.carriers.quic.engine import Batch, ReaderOf, load_engine
+from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
+from tests.carriers.owners import CREDENTIALS
+from tests.carriers.quic.engine.network import TOKENS
+from tests.support.engines import IS_BUILT
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.io
 
 SIZES = [1200] * 70 + [700, 1200, 1200, 50, 1201, 1200] + [16_000] * 5 + [1, 1, 2]
 
 
-@pytest.fixture(params=["127.0.0.1", "0.0.0.0"])
+def readers() -> list[ReaderOf | None]:
+    """Python's reader, and the compiled one where it is installed."""
+    if not IS_BUILT:
+        return [None]
+    native = load_engine(QuicSettings(CREDENTIALS, engine="native"), TOKENS.of)
+    return [None, native.reader_of] if native.reader_of else [None]
+
+
+READERS = readers()
+
+
+def bound(host: str, family: int, reader_of: ReaderOf | None) -> UdpSocket:
+    made = UdpSocket.bind((host, 0), family, 4 << 20)
+    made.read_with(reader_of)
+    return made
+
+
+@pytest.fixture(
+    params=itertools.product(["127.0.0.1", "0.0.0.0"], READERS),
+    ids=lambda each: f"{each[0]}-{'plain' if each[1] is None else 'compiled'}",
+)
 def sockets(request: pytest.FixtureRequest) -> Iterator[list[UdpSocket]]:
     """One sending and two receiving sockets."""
+    host, reader_of = request.param
     with ExitStack() as stack:
-        hosts = ["127.0.0.1", request.param, request.param]
-        made = [UdpSocket.bind((host, 0), socket.AF_INET, 4 << 20) for host in hosts]
+        made = [bound(each, socket.AF_INET, reader_of) for each in ("127.0.0.1", host, host)]
         for one in made:
             stack.callback(one.close)
         yield made
@@ -67,6 +93,31 @@ def check(sender: UdpSocket, targets: list[UdpSocket]) -> None:
 def test_they_arrive_as_they_were_sent(sockets: list[UdpSocket]) -> None:
     sender, *targets = sockets
     check(sender, targets)
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "sender"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+        (socket.AF_INET6, "::", "::1"),
+        (socket.AF_INET6, "::", "127.0.0.1"),
+    ],
+)
+def test_every_reader_names_paths_alike(family: int, host: str, sender: str) -> None:
+    found = []
+    other = socket.AF_INET6 if ":" in sender else socket.AF_INET
+    with socket.socket(other, socket.SOCK_DGRAM) as peer:
+        peer.bind((sender, 0))
+        for reader_of in READERS:
+            with contextlib.closing(bound(host, family, reader_of)) as one:
+                peer.sendto(b"hello", (sender, one.address[1]))
+                assert select.select([one.fileno()], [], [], PATIENCE)[0]
+                found += one.receive(1)
+    assert len(found) == len(READERS)
+    assert all(each == found[0] for each in found)
+    assert found[0][:2] == (b"hello", 5)
 
 
 def test_where_the_kernel_cannot_cut_them(

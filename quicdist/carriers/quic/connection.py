@@ -503,11 +503,15 @@ class QuicConnection:
             return
         self.last_received = now
         self._has_heard = True
-        self._closed_port.heard(now)
+        if self._closed_port.due is not None:
+            self._closed_port.heard(now)
         if self.role is Role.DIALER:
             # The kernel selects the local address of a dialer, so the engine gets none.
             self._local = path[1]
-            path = self._path if self.has_direct_paths else (path[0], None)
+            if self.has_direct_paths:
+                path = self._path
+            elif path[1] is not None:
+                path = (path[0], None)
         elif self.has_direct_paths and not (path[1] and is_relayed(path[1])):
             path = self._engine.path
         try:
@@ -711,7 +715,7 @@ class QuicConnection:
             for packet in received.packets:
                 self._outstanding += len(packet.data)
             self._incoming += received.packets
-            if self._gaps.packet_received():
+            if self._gaps.is_waiting and self._gaps.packet_received():
                 self._release()
         if received.steps:
             self._perform(received.steps)

@@ -164,6 +164,7 @@ class Endpoint:
         self._tick_planned = False
         self._is_closing = False
         self._emptied: asyncio.Event = asyncio.Event()
+        udp.read_with(self._engine.reader_of)
         udp.watch(self._loop, self._on_ready)
 
     @classmethod
@@ -317,6 +318,7 @@ class Endpoint:
                 failure = error
                 continue
             self._release_socket(old)
+            self._udp.read_with(self._engine.reader_of)
             self._udp.watch(self._loop, self._on_ready)
             return
         raise failure or OSError("no local address with a route to the peers")
@@ -383,7 +385,7 @@ class Endpoint:
 
     def send(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams through the socket."""
-        if self._udp.fileno() < 0 or not batches:
+        if self._udp.is_closed or not batches:
             return
         try:
             self._udp.send_all(batches)
@@ -392,7 +394,8 @@ class Endpoint:
                 self._doubt_address()
             raise
         finally:
-            self._busy_wait.extend()
+            if self._busy_wait.seconds:
+                self._busy_wait.extend()
 
     def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         """Routes another connection ID to a connection."""
@@ -524,13 +527,19 @@ class Endpoint:
         for data, size, path in batches:
             if size < len(data):
                 self._route_each(data, size, path, now, touched)
+                continue
+            connection = self._destination(data)
+            if connection is None:
+                self._route_stray(data, size, path, now, touched)
             else:
-                self._route(data, size, self._destination(data), path, now, touched)
+                connection.receive(data, size, path, now)
+                touched[connection] = None
         if self._udp.bounced:
             self._on_bounced()
         for connection in touched:
             self._settle(connection)
-        self._busy_wait.extend()
+        if self._busy_wait.seconds:
+            self._busy_wait.extend()
 
     def wake(self) -> None:
         """Processes datagrams that the socket has received in another way than from the kernel."""
@@ -569,21 +578,18 @@ class Endpoint:
     def _route_run(
         self, data: bytes, size: int, path: Path, now: float, touched: dict[QuicConnection, None]
     ) -> None:
-        self._route(data, size, self._destination(data), path, now, touched)
-
-    def _route(
-        self,
-        data: bytes,
-        size: int,
-        connection: QuicConnection | None,
-        path: Path,
-        now: float,
-        touched: dict[QuicConnection, None],
-    ) -> None:
-        if connection is not None:
+        connection = self._destination(data)
+        if connection is None:
+            self._route_stray(data, size, path, now, touched)
+        else:
             connection.receive(data, size, path, now)
             touched[connection] = None
-        elif len(data) < _ID_END:
+
+    def _route_stray(
+        self, data: bytes, size: int, path: Path, now: float, touched: dict[QuicConnection, None]
+    ) -> None:
+        """Handles datagrams of which the first belongs to no connection."""
+        if len(data) < _ID_END:
             self.rejected[RejectReason.STRAY] += 1
         elif not self._is_closing:
             self._arrived(data[:size], path, now)

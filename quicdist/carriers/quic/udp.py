@@ -13,7 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from quicdist.carriers.forking import keep_from_children
-from quicdist.carriers.quic.engine import MAX_SEGMENTS, Batch, Path, SocketAddress
+from quicdist.carriers.quic.engine import (
+    MAX_SEGMENTS,
+    Batch,
+    DatagramReader,
+    Path,
+    ReaderOf,
+    SocketAddress,
+)
 from quicdist.protocol.dialects.base import Buffer
 
 _MAX_DATAGRAM = 65535
@@ -48,10 +55,12 @@ class UdpSocket:
         self.family = sock.family
         self.address: SocketAddress = sock.getsockname()
         """The address that the socket is or was bound to."""
+        self.is_closed = False
         self._queue: deque[tuple[bytes, Path]] = deque()
         self._wildcard = _LINUX and _is_wildcard(self.address[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
         self._lone = 0
+        self._reader: DatagramReader | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[], None] = _nothing
         self._is_queue_watched = False
@@ -94,6 +103,11 @@ class UdpSocket:
         except BaseException:
             sock.close()
             raise
+
+    def read_with(self, reader_of: ReaderOf | None) -> None:
+        """Reads with compiled code, if there is any."""
+        if reader_of is not None:
+            self._reader = reader_of(self._socket.fileno(), self._wildcard)
 
     def fileno(self) -> int:
         """The file descriptor of the socket; -1 after `close`."""
@@ -169,6 +183,14 @@ class UdpSocket:
         return batches
 
     def _read(self, limit: int) -> list[Batch]:
+        if self._reader is None or self._socket.fileno() < 0:
+            return self._read_plainly(limit)
+        batches, has_error = self._reader.read(limit)
+        if has_error or not batches:
+            self._read_bounced()
+        return batches
+
+    def _read_plainly(self, limit: int) -> list[Batch]:
         batches: list[Batch] = []
         sock = self._socket
         is_woken_for_nothing = False
@@ -317,6 +339,9 @@ class UdpSocket:
         """
         failure: OSError | None = None
         at, count = 0, len(batches)
+        if count == 1 and len(batches[0][0]) <= batches[0][1]:
+            UdpSocket.send(self, batches[0][0], batches[0][2])  # not that of a subclass
+            return
         while at < count:
             data, size, path = batches[at]
             stop = at + 1
@@ -381,6 +406,8 @@ class UdpSocket:
 
     def close(self) -> None:
         """Closes the socket."""
+        self.is_closed = True
+        self._reader = None
         self.unwatch()
         self._queue.clear()
         if self._watched is not None:

@@ -325,8 +325,26 @@ class EngineConnection(Protocol):
         """Frees all resources. The connection must have ended, and no other call may follow."""
 
 
+class DatagramReader(Protocol):
+    """Compiled code that reads a socket."""
+
+    def read(self, limit: int) -> tuple[list[Batch], bool]:
+        """Returns about `limit` received datagrams, and whether the socket has an error.
+
+        Equal paths are one object. The socket must be open and non-blocking.
+        """
+
+
+ReaderOf: TypeAlias = Callable[[int, bool], DatagramReader]
+"""Returns the reader of a file descriptor. The second argument states whether its paths contain the
+local address."""
+
+
 class Engine(Protocol):
     """A QUIC library, configured for one endpoint."""
+
+    reader_of: ReaderOf | None
+    """None if the library does not read sockets on this system."""
 
     versions: Sequence[int]
     """The supported QUIC versions, in order of preference."""

@@ -655,6 +655,7 @@ class AioquicEngine:
     """aioquic with the settings of one endpoint."""
 
     versions: Sequence[int] = _VERSIONS
+    reader_of = None
     hides_tokens = False
 
     def __init__(

@@ -34,6 +34,7 @@ from quicdist.carriers.quic.engine import (
     Opening,
     Path,
     Progress,
+    ReaderOf,
     ResetTokenOf,
     SocketAddress,
     VerifyPeer,
@@ -350,6 +351,7 @@ class NativeEngine:
 
     versions: Sequence[int] = _VERSIONS
     hides_tokens = True
+    reader_of: ReaderOf | None = getattr(library, "Reader", None)
 
     def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf, now: float) -> None:
         tracing = settings.tracing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -295,6 +296,47 @@ def test_small_data_does_not_wait_for_the_bulk_of_another_stream(
     network.run(lambda: all(len(there.data[stream]) == 50 for stream in range(8, 40, 4)))
     assert len(there.data[4]) < 2 * MIB
     network.run(lambda: len(there.data[4]) == 4 * MIB)
+
+
+@each_engine
+def test_the_progress_is_what_the_single_calls_return(engine: str) -> None:
+    network = Network(engine, engine)
+    network.establish()
+    network.open()
+    here = network.dialer.connection
+    network.dialer.write(0, bytes(MIB))
+    for _ in range(20):
+        network.wait(0.01)
+        here.transmit(network.now)
+        assert here.progress() == (
+            here.acknowledged(),
+            here.sent(),
+            here.pacing_rate(),
+            here.round_trip(),
+            here.least_round_trip(),
+            here.datagram_size,
+            here.timer(),
+            here.has_more,
+            here.progress().has_events,
+        )
+    assert here.acknowledged()
+
+
+@each_engine
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_views_are_sent_and_what_may_change_is_copied(engine: str, size: int) -> None:
+    network = Network(engine, engine)
+    network.establish()
+    network.open()
+    whole = random.Random(size).randbytes(3 * size)
+    changing = bytearray(whole)
+    view = memoryview(whole)
+    parts = [view[size:], view[:0], memoryview(changing)]
+    network.dialer.connection.write(0, [*parts, bytearray(whole)])
+    changing[:] = bytes(len(changing))
+    expected = whole[size:] + whole + whole
+    network.run(lambda: len(network.listener.data[0]) == len(expected))
+    assert network.listener.data[0] == expected
 
 
 @each_engine

@@ -1,0 +1,125 @@
+//! Reads datagrams from Python's socket. One call returns several batches, with their addresses as
+//! the objects that were returned for these addresses before.
+
+use std::collections::HashMap;
+use std::io::IoSliceMut;
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, recvmsg};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+
+/// The kernel merges datagrams up to this size (udp(7), UDP_GRO).
+const MOST_BYTES: usize = 65_535;
+
+/// For the control messages with the size of merged datagrams and the local address.
+const CONTROL: usize = 128;
+
+/// Paths that are kept at most.
+const MOST_PATHS: usize = 1024;
+
+type Local = Option<Vec<u8>>;
+
+/// Reads a non-blocking UDP socket, which must stay open as long as `read` is called.
+#[pyclass(module = "quicdist_engine")]
+pub struct Reader {
+    socket: RawFd,
+    has_locals: bool,
+    data: Vec<u8>,
+    control: Vec<u8>,
+    paths: HashMap<(SockaddrStorage, Local), Py<PyTuple>>,
+}
+
+/// What one system call has read.
+struct Read {
+    bytes: usize,
+    segment: usize,
+    from: (SockaddrStorage, Local),
+}
+
+#[pymethods]
+impl Reader {
+    /// `has_locals`: the paths contain the local address, since the socket has several.
+    #[new]
+    fn new(socket: RawFd, has_locals: bool) -> Self {
+        let (data, control) = (vec![0; MOST_BYTES], vec![0; CONTROL]);
+        Self { socket, has_locals, data, control, paths: HashMap::new() }
+    }
+
+    /// Tuples (datagrams, size of each, path) of about `limit` datagrams, and whether the socket has
+    /// an error.
+    fn read<'py>(&mut self, py: Python<'py>, limit: usize) -> PyResult<(Bound<'py, PyList>, bool)> {
+        let batches = PyList::empty(py);
+        let mut count = 0;
+        while count < limit {
+            let read = match self.read_once() {
+                Ok(read) => read,
+                Err(Errno::EAGAIN | Errno::EINTR) => break,
+                Err(_) => return Ok((batches, true)),
+            };
+            let size =
+                if (1..read.bytes).contains(&read.segment) { read.segment } else { read.bytes };
+            count += read.bytes.div_ceil(size.max(1)).max(1);
+            let data = PyBytes::new(py, &self.data[..read.bytes]);
+            batches.append((data, size, self.path(py, read.from)?))?;
+        }
+        Ok((batches, false))
+    }
+}
+
+impl Reader {
+    fn read_once(&mut self) -> Result<Read, Errno> {
+        let mut parts = [IoSliceMut::new(&mut self.data)];
+        let control = Some(&mut self.control[..]);
+        let message: RecvMsg<SockaddrStorage> =
+            recvmsg(self.socket, &mut parts, control, MsgFlags::empty())?;
+        let mut segment = 0;
+        let mut local = None;
+        for each in message.cmsgs()? {
+            match each {
+                ControlMessageOwned::UdpGroSegments(size) => {
+                    segment = usize::try_from(size).unwrap_or(0);
+                }
+                ControlMessageOwned::Ipv4PacketInfo(info) if self.has_locals => {
+                    local = Some(info.ipi_spec_dst.s_addr.to_ne_bytes().to_vec());
+                }
+                ControlMessageOwned::Ipv6PacketInfo(info) if self.has_locals => {
+                    local = Some(info.ipi6_addr.s6_addr.to_vec());
+                }
+                _ => {}
+            }
+        }
+        let from = message.address.ok_or(Errno::EDESTADDRREQ)?;
+        Ok(Read { bytes: message.bytes, segment, from: (from, local) })
+    }
+
+    fn path<'py>(
+        &mut self,
+        py: Python<'py>,
+        from: (SockaddrStorage, Local),
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        if let Some(known) = self.paths.get(&from) {
+            return Ok(known.bind(py).clone());
+        }
+        if self.paths.len() >= MOST_PATHS {
+            self.paths.clear();
+        }
+        let local = from.1.as_ref().map(|local| PyBytes::new(py, local));
+        let path = PyTuple::new(py, [address(py, &from.0)?.into_any(), local.into_pyobject(py)?])?;
+        self.paths.insert(from, path.clone().unbind());
+        Ok(path)
+    }
+}
+
+/// The address in the form of Python's socket module.
+fn address<'py>(py: Python<'py>, from: &SockaddrStorage) -> PyResult<Bound<'py, PyTuple>> {
+    if let Some(v4) = from.as_sockaddr_in() {
+        (v4.ip().to_string(), v4.port()).into_pyobject(py)
+    } else if let Some(v6) = from.as_sockaddr_in6() {
+        let host = v6.ip().to_string();
+        (host, v6.port(), v6.flowinfo(), v6.scope_id()).into_pyobject(py)
+    } else {
+        ("", 0).into_pyobject(py)
+    }
+}
