@@ -66,7 +66,7 @@ end
 
 # Spawn(Trap, Options) returns a process. Next() returns the next message, with names in place of
 # pids and references. Seen() is like Next(), but returns `nothing` if no message arrives before
-# the answer of another process of that node.
+# the answer of another process of that node. Arrived() waits for a message and leaves it.
 SCENARIOS = {
     "exit signals": """
         [begin
@@ -76,7 +76,8 @@ SCENARIOS = {
         [begin
             P = Spawn(Trap, [monitor]),
             C = spawn(fun() -> link(P), receive {die, R} -> exit(R) end end),
-            Ping(P), monitor(process, C), C ! {die, Reason}, Next(), Settle(),
+            Ping(P), M = monitor(process, C), C ! {die, Reason},
+            receive {'DOWN', M, process, C, Reason} -> Settle() end,
             {Reason, Trap, Fate(P)}
         end || Trap <- [true, false], Reason <- [normal, shutdown, kill, killed, {a, "b"}]]""",
     "how its end is seen": """
@@ -119,8 +120,8 @@ SCENARIOS = {
         P ! {send, R2, three}, P ! {send, R3, four}, Ping(P), B = [Seen(), Seen()],
         P ! {exit, over}, {A, B, Next(), unalias(R2), unalias(R3), Seen()}""",
     "a demonitor flushes": """
-        P = Spawn(true, []), R = monitor(process, P), P ! {exit, x},
-        monitor(process, P), Next(), A = demonitor(R, [flush, info]), {A, Seen()}""",
+        P = Spawn(true, []), R = monitor(process, P), P ! {exit, x}, Arrived(),
+        {demonitor(R, [flush, info]), Seen()}""",
     "an exit of it with a link to itself and others": """
         P = Spawn(true, [monitor]), P ! {link, P}, P ! {link, self()}, Ping(P),
         P ! {kill, P, normal}, A = Seen(), P ! {kill, P, kill},
@@ -172,6 +173,10 @@ HARNESS = """
         receive M -> Show(M) after 0 ->
             Settle(), receive M -> Show(M) after 0 -> nothing end
         end
+    end,
+    Arrived = fun Arrived() ->
+        {message_queue_len, Length} = process_info(Me, message_queue_len),
+        Length > 0 orelse begin timer:sleep(1), Arrived() end
     end,
     Fate = fun(P) ->
         P ! {ping, Me},
