@@ -326,6 +326,7 @@ def _free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 AIOQUIC: dict[str, Any] = {"engine": "aioquic"}
 NATIVE: dict[str, Any] = {"engine": "native"}
+ONE_STREAM: dict[str, Any] = {"dial_alpns": ["quicdist/1"]}
 
 CANDIDATES = [
     Candidate(RAW, raw(1)),
@@ -337,7 +338,19 @@ CANDIDATES = [
     Candidate("quicdist", ours(AIOQUIC)),
     Candidate("quicdist, 1200-byte datagrams", ours({**AIOQUIC, "max_datagram_size": 1200})),
     Candidate("quicdist, aioquic-plain", ours({"engine": "aioquic-plain"}), in_picture=False),
+    Candidate("quicdist, one stream", ours({**AIOQUIC, **ONE_STREAM}), in_picture=False),
+    Candidate(
+        "quicdist, one stream, 1200-byte datagrams",
+        ours({**AIOQUIC, **ONE_STREAM, "max_datagram_size": 1200}),
+        in_picture=False,
+    ),
     Candidate("quicdist[native]", ours(NATIVE)),
+    Candidate("quicdist[native], one stream", ours({**NATIVE, **ONE_STREAM}), in_picture=False),
+    Candidate(
+        "quicdist[native], one stream, 1200-byte datagrams",
+        ours({**NATIVE, **ONE_STREAM, "max_datagram_size": 1200}),
+        in_picture=False,
+    ),
     Candidate("quicdist[native], 1200-byte datagrams", ours({**NATIVE, "max_datagram_size": 1200})),
     Candidate(
         "quicdist[native], mutual certificates", ours({**NATIVE, "mutual": True}), in_picture=False

@@ -130,6 +130,41 @@ async def test_incomplete_frames_on_many_streams_end_only_their_connection(engin
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+async def test_streams_that_are_opened_and_not_used_do_no_harm(engine: str) -> None:
+    """Each has part of a length."""
+    async with node(engine=engine) as a, node(engine=engine) as b:
+        here, there = await a.connect(b, alpn=ALPN)
+        connection = here.connection
+        assert isinstance(connection, QuicConnection)
+        for number in range(1, DATA_STREAMS + 1):
+            connection._pending[4 * number] = [b"\0\0\0"]
+        a.endpoint.touch(connection)
+        connection.send_frame((b"\x83x",))
+        await there.until(lambda: there.frames == [b"\x83x"])
+        for number in range(1, DATA_STREAMS + 1):
+            connection._pending[4 * number] = [b"\2", b"\x83", b"y"]
+        a.endpoint.touch(connection)
+        await there.until(lambda: there.frames[1:] == [b"\x83y"] * DATA_STREAMS)
+        assert not there.lost
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_data_stream_that_is_reset_within_a_frame_ends_the_connection(engine: str) -> None:
+    async with node(engine=engine) as a, node(engine=engine) as b:
+        here, there = await a.connect(b, alpn=ALPN)
+        connection = here.connection
+        assert isinstance(connection, QuicConnection)
+        connection._pending[4] = [b"\0\0\0\2\x83x", b"\0\0\0\2\x83"]
+        a.endpoint.touch(connection)
+        await there.until(lambda: there.frames == [b"\x83x"])
+        connection._engine.refuse(4, 1)
+        a.endpoint.touch(connection)
+        await there.until(lambda: there.lost)
+        assert there.lost[0].kind is CloseKind.PEER
+        assert there.frames == [b"\x83x"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_the_end_of_a_data_stream_ends_the_connection(engine: str) -> None:
     async with node(engine=engine) as a, node(engine=engine) as b:
         here, there = await a.connect(b, alpn=ALPN)

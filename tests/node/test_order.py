@@ -10,7 +10,7 @@ import pytest
 
 from quicdist import Identity, Mailbox, Node, Quic, Table
 from quicdist.etf import Atom, Reference
-from quicdist.limits import NodeLimits, SessionLimits
+from quicdist.limits import CarrierLimits, NodeLimits, SessionLimits
 from quicdist.protocol import signals
 from quicdist.protocol.channel import Head
 from quicdist.protocol.streams import MAX_DATA_FRAME
@@ -133,6 +133,23 @@ async def test_only_frames_of_moderate_size_use_data_streams(
         assert outbox.has_data_streams is (fragment_size <= MAX_DATA_FRAME)
         await one.send(("box", two.name), bytes(3 * MAX_DATA_FRAME))
         assert await box.receive(timeout=PATIENCE) == bytes(3 * MAX_DATA_FRAME)
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("small", ["dialer", "listener"])
+async def test_a_node_with_small_frames_uses_one_stream(identity: Identity, small: str) -> None:
+    """Peers that behave well could exceed the limit with an incomplete frame on each stream."""
+    limited = CarrierLimits(max_frame=1024 * 1024)
+    dials = [Quic(limits=limited if small == "dialer" else CarrierLimits())]
+    listens = [Quic(limits=limited if small == "listener" else CarrierLimits())]
+    async with (
+        Node("0@127.0.0.1", cookie=COOKIE, identity=identity, carriers=dials) as one,
+        Node("0@127.0.0.1", cookie=COOKIE, identity=identity, carriers=listens) as two,
+    ):
+        await one.connect(two.name)
+        assert one.peer(two.name).alpn == "quicdist/1"
+        outbox = one._running.connections.up[Atom(two.name)].outbox
+        assert not outbox.has_data_streams
 
 
 @pytest.mark.erlang

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from quicdist.limits import CarrierLimits
@@ -14,6 +14,7 @@ from quicdist.protocol.dialects.native_streams import NativeStreamsDialect
 from quicdist.protocol.dialects.quic_dist import QuicDistDialect
 from quicdist.protocol.dialects.relay import RelayDialect
 from quicdist.protocol.role import Role
+from quicdist.protocol.streams import DATA_STREAMS, MAX_DATA_FRAME
 
 
 class QuicDialect(Dialect, Protocol):
@@ -45,9 +46,25 @@ NATIVE_ALPNS = (NativeStreamsDialect.traits.alpn, NativeDialect.traits.alpn)
 ALL_ALPNS = tuple(QUIC_DIALECTS)
 """The ALPN identifiers of nodes. That of relays is used only between a node and its relay."""
 
-
 GATEWAY_ALPNS = tuple(alpn for alpn in ALL_ALPNS if alpn != NativeStreamsDialect.traits.alpn)
 """The default of gateways, for which data streams cost a fifth of the rate of small messages."""
+
+
+_LEAST_MAX_FRAME = 2 * DATA_STREAMS * MAX_DATA_FRAME
+"""The smallest `CarrierLimits.max_frame` for data streams. A peer that behaves well may have an
+incomplete frame on each of them."""
+
+
+def alpns_within(alpns: Sequence[str], limits: CarrierLimits) -> Sequence[str]:
+    """Returns those ALPN identifiers whose dialects these limits allow, or all if there are none.
+
+    Data streams need `max_frame` for all incomplete frames together. With a smaller one the nodes
+    use one stream.
+    """
+    if limits.max_frame >= _LEAST_MAX_FRAME:
+        return alpns
+    streams = NativeStreamsDialect.traits.alpn
+    return [alpn for alpn in alpns if alpn != streams] or alpns
 
 
 def dialect_for(alpn: str) -> Callable[[Role, CarrierLimits], QuicDialect] | None:
