@@ -44,7 +44,10 @@ ADVICE = MappingProxyType(
             "there is no route to that address, or a firewall blocks UDP. If a relay names the "
             "node, --via RELAY connects over TCP 443",
         ),
-        Cause.PORT_CLOSED: (ExitCode.UNREACHABLE, _RUNS),
+        Cause.PORT_CLOSED: (
+            ExitCode.UNREACHABLE,
+            f"{_RUNS}. A port of a relay is closed while its node is not connected to the relay",
+        ),
         Cause.NO_ANSWER: (ExitCode.UNREACHABLE, _RUNS),
         Cause.BEHIND_NAT: (ExitCode.UNREACHABLE, ""),  # the error text says what helps
         Cause.ALPN: (ExitCode.UNREACHABLE, "another program or a newer quicdist uses that port"),

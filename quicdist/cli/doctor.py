@@ -41,8 +41,8 @@ def doctor(
         typer.Option(
             "--observer",
             metavar="NODE",
-            help="Another quicdist node, which tells how it sees this host: this shows whether a "
-            "NAT is symmetric. May be repeated.",
+            help="Another quicdist node or a relay, which tells how it sees this host: this shows "
+            "whether a NAT is symmetric. May be repeated.",
             show_default=False,
         ),
     ] = None,

@@ -83,7 +83,7 @@ class Settings:
     """The relays through which this node connects, in a network that lets out no UDP."""
 
     observers: tuple[str, ...] = ()
-    """Further quicdist nodes that tell the address at which they observe this host."""
+    """Further quicdist nodes, or relays, that tell the address at which they observe this host."""
 
 
 async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
@@ -122,22 +122,22 @@ async def examine(node: str, settings: Settings) -> AsyncIterator[Finding]:
             )
             if relay is None:
                 raise
-            async for finding in _examine_relay(relay, node, settings, looking):
+            seen: dict[str, nat.Address | None] = {}
+            async for finding in _examine_relay(relay, node, settings, looking, seen):
                 yield finding
+            yield await _path_to(endpoint, name, seen, settings)
             return
         cookie = find_cookie(settings.cookie)  # a relay needs none
         traits = connection.traits
         yield Finding(Step.TLS, f"TLS 1.3, ALPN {traits.alpn} ({traits.name})")
         yield Finding(Step.CERTIFICATE, _describe_certificate(node, looking.seen, settings.trust))
-        seen: dict[str, nat.Address | None] = {}
+        seen = {}
         async for finding in _examine_node(
             connection, name, node, cookie, settings, _QUIC_SILENCE, seen
         ):
             yield finding
-        for observer in settings.observers:
-            seen[observer] = await _observe(endpoint, name, observer, cookie, settings)
-        if seen and relay_client is None:
-            yield Finding(Step.PATH, nat.describe(endpoint.local_address, seen))
+        if relay_client is None:
+            yield await _path_to(endpoint, name, seen, settings)
     finally:
         await endpoint.close()
         if relay_client is not None:
@@ -306,23 +306,25 @@ async def _dial_relay(
 
 
 async def _examine_relay(
-    connection: Connection, node: str, settings: Settings, looking: RecordingVerifier
+    connection: Connection,
+    node: str,
+    settings: Settings,
+    looking: RecordingVerifier,
+    seen: dict[str, nat.Address | None],
 ) -> AsyncIterator[Finding]:
+    """Examines a relay. The address at which it sees this host is added to `seen`."""
     link = RelayConnection(connection)
     yield Finding(Step.TLS, f"TLS 1.3, ALPN {RELAY_ALPN}: this is a relay, not a node")
     yield Finding(Step.CERTIFICATE, _describe_certificate(node, looking.seen, settings.trust))
     begun = time.monotonic()
     try:
-        host, port = await link.observed(settings.timeout)
+        seen[node] = await link.observed(settings.timeout)
     except (TimeoutError, ConnectionError) as error:
         text = f"the relay does not answer: {error}" if str(error) else "the relay does not answer"
         raise _RELAY_SILENT.stopped(Cause.NO_ANSWER, text) from None
     finally:
         connection.close("examined")
-    text = f"the relay answers after {time.monotonic() - begun:.3f} s and sees {host} port {port}"
-    own = connection.local_address[1]
-    how = "as it is here" if port == own else f"which is {own} here: there is a NAT"
-    yield Finding(Step.RELAY, f"{text}, {how}")
+    yield Finding(Step.RELAY, f"the relay answers after {time.monotonic() - begun:.3f} s")
 
 
 _RELAY_SILENT = Diagnosis(Step.RELAY, Trouble.SILENT, "see the log of the relay")
@@ -444,22 +446,57 @@ async def _path_of(connection: Connection) -> str:
     )
 
 
+async def _path_to(
+    endpoint: Endpoint, name: str, seen: dict[str, nat.Address | None], settings: Settings
+) -> Finding:
+    """Describes the path, by what was seen and what the observers see. Raises CookieError."""
+    for observer in settings.observers:
+        seen[observer] = await _observe(endpoint, name, observer, settings)
+    return Finding(Step.PATH, nat.describe(endpoint.local_address, seen))
+
+
 async def _observe(
-    endpoint: Endpoint, name: str, observer: str, cookie: str, settings: Settings
+    endpoint: Endpoint, name: str, observer: str, settings: Settings
 ) -> nat.Address | None:
-    """Returns the address at which another node observes the endpoint; None if it does not tell."""
+    """Returns the address at which another node or a relay observes the endpoint.
+
+    None if it does not tell. Raises CookieError.
+    """
+    timeout = settings.timeout
     try:
         place = (await _find(observer, settings))[0]
-        timeout = settings.timeout
         connection = await endpoint.dial(place.host, place.port, node=observer, timeout=timeout)
-    except (Stopped, DialError):
+    except Stopped:
         return None
-    local = LocalNode(name, new_creation(), DEFAULT_FLAGS, cookie)
+    except DialError as error:
+        return await _observe_at_relay(endpoint, place, observer, settings, error)
+    local = LocalNode(name, new_creation(), DEFAULT_FLAGS, find_cookie(settings.cookie))
     recorder = HandshakeRecorder(connection, local, observer)
     recorder.begin()
     try:
         await recorder.until(lambda: recorder.is_up, timeout)
         return await recorder.observe(_OBSERVE_TIME) if recorder.is_up else None
+    finally:
+        connection.close("observed")
+
+
+async def _observe_at_relay(
+    endpoint: Endpoint,
+    place: TransportAddress,
+    observer: str,
+    settings: Settings,
+    error: DialError,
+) -> nat.Address | None:
+    """Asks an observer that speaks no ALPN of nodes whether it is a relay."""
+    if error.cause is not Cause.ALPN:
+        return None
+    connection = await _dial_relay(endpoint, place, observer, settings)
+    if connection is None:
+        return None
+    try:
+        return await RelayConnection(connection).observed(_OBSERVE_TIME)
+    except (TimeoutError, ConnectionError):
+        return None
     finally:
         connection.close("observed")
 

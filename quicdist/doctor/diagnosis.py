@@ -67,7 +67,8 @@ DIAGNOSES = MappingProxyType(
         Cause.PORT_CLOSED: Diagnosis(
             Step.PORT,
             Trouble.UNREACHABLE,
-            f"{_START}. A firewall that rejects UDP looks the same",
+            f"{_START}. A port of a relay is closed while its node is not connected to the relay. "
+            "A firewall that rejects UDP looks the same",
         ),
         Cause.ALPN: Diagnosis(
             Step.TLS,

@@ -30,14 +30,13 @@ class Step(enum.Enum):
     """Whether the cookies are equal."""
 
     RELAY = "relay"
-    """Whether a relay answers, and the address of this machine as it sees it. A relay has no later
-    step."""
+    """Whether a relay answers. Only the path comes after this step."""
 
     TICK = "tick"
     """Whether the node behind the connection answers."""
 
     PATH = "path"
-    """The address of this host that the node observes, and the kind of NAT in between."""
+    """The address of this host that the node or relay observes, and the kind of NAT in between."""
 
     DIRECT = "direct"
     """How datagrams travel to a node that a relay names. Other nodes do not have this step."""

@@ -27,8 +27,8 @@ class Kind(enum.Enum):
 
 _HELP = {
     Kind.NONE: "",
-    Kind.PORT_KEPT: "; --observer NODE, with another node, tells whether it is symmetric",
-    Kind.PORT_CHANGED: "; --observer NODE, with another node, tells whether it is symmetric",
+    Kind.PORT_KEPT: "; --observer, with another node or a relay, tells whether it is symmetric",
+    Kind.PORT_CHANGED: "; --observer, with another node or a relay, tells whether it is symmetric",
     Kind.INDEPENDENT: "; direct paths to most nodes behind other NATs are possible",
     Kind.DEPENDENT: "; direct paths only to nodes without a NAT that filters by port",
 }

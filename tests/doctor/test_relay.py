@@ -28,7 +28,9 @@ async def test_a_relay_is_recognized_and_tells_what_it_sees(
             Step.TLS,
             Step.CERTIFICATE,
             Step.RELAY,
+            Step.PATH,
         ]
         assert "quicdist-relay/1" in found[2].text
-        assert f"sees {HOST} port" in found[4].text
+        assert f"{one.name} sees {HOST}:" in found[5].text
+        assert found[5].text.endswith("no NAT in between")
         assert one.stats().ports_open == 0

@@ -14,6 +14,8 @@ pytestmark = pytest.mark.io
 
 HUB = f"4433@{SERVER}"
 SECOND = "4434@203.0.113.11"
+RELAY_PORT = 4435
+RELAY = f"{RELAY_PORT}@203.0.113.11"
 
 
 @pytest.fixture
@@ -54,6 +56,18 @@ def test_two_observers_tell_whether_it_is_symmetric(lab: TwoHomes) -> None:
     assert "endpoint-independent mapping" in doctor(lab, "a", "--observer", SECOND)
     lab.use_symmetric_nat("na")
     assert "symmetric" in doctor(lab, "a", "--observer", SECOND)
+
+
+def test_a_relay_sees_a_nat_and_observes_for_another_node(lab: TwoHomes) -> None:
+    relay = lab.start("s", "-m", "quicdist", "relay", f"203.0.113.11:{RELAY_PORT}")
+    assert relay.stdout is not None
+    assert any("is up" in line for line in relay.stdout)
+    told = lab.run("a", sys.executable, "-m", "quicdist", "doctor", RELAY).splitlines()[-1]
+    assert f"{RELAY} sees 203.0.113.21:" in told
+    assert "a NAT that keeps the port" in told
+    assert "endpoint-independent mapping" in doctor(lab, "a", "--observer", RELAY)
+    lab.use_symmetric_nat("na")
+    assert "symmetric" in doctor(lab, "a", "--observer", RELAY)
 
 
 def test_a_private_name_of_another_network_stops_at_the_port(lab: TwoHomes) -> None:
