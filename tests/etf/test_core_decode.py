@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 import zlib
+from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.etf import Atom, EtfDecodeError, Limits, Options, Term
+from quicdist.etf.terms import _interned
 from tests.etf.core import (
     TAGS,
     compiled,
@@ -252,3 +255,17 @@ class TestArguments:
             core.decode_bare(b"R\x00", 0, Options(), [1])
         with pytest.raises(EtfDecodeError):
             core.decode_bare(b"R\x00", 0, Options(), [])
+
+
+def test_ten_thousand_atoms_stay_in_the_table() -> None:
+    spec = spec_from_file_location(core.__spec__.name, core.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    fresh: Any = module_from_spec(spec)  # with a table of its own
+    spec.loader.exec_module(fresh)
+    names = [f"one of ten thousand {n}" for n in range(10_000)]
+    texts = [name.encode() for name in names]
+    atoms = b"".join(b"w" + bytes([len(text)]) + text for text in texts)
+    assert fresh.decode(b"\x83l" + u32(len(texts)) + atoms + b"j") == names
+    gc.collect()
+    assert sum(name in _interned for name in names) > 9_930  # 9,865 with one set for each

@@ -20,8 +20,10 @@
 
 #ifdef __GNUC__
 #define NEVER_INLINE __attribute__((noinline))
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 #else
 #define NEVER_INLINE
+#define ALWAYS_INLINE inline
 #endif
 
 enum {

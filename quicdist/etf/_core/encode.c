@@ -46,21 +46,26 @@ static inline int may_open(Encoder *e, PyObject *container, int64_t terms) {
     return e->depth <= e->landmark || e->frames[e->landmark].container != container;
 }
 
+static NEVER_INLINE int grow_frames(Encoder *e) {
+    Py_ssize_t room = e->frames_room * 2;
+    int moved = e->frames == e->inline_frames;
+    Frame *frames = PyMem_Realloc(moved ? NULL : e->frames, (size_t)room * sizeof(Frame));
+    if (frames == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (moved) {
+        memcpy(frames, e->inline_frames, sizeof(e->inline_frames));
+    }
+    e->frames = frames;
+    e->frames_room = room;
+    return 0;
+}
+
 /* Pushes an empty frame for `container`, which may be next. */
-static Outcome push_frame(Encoder *e, Kind kind, PyObject *container) {
-    if (e->depth == e->frames_room) {
-        Py_ssize_t room = e->frames_room * 2;
-        int moved = e->frames == e->inline_frames;
-        Frame *frames = PyMem_Realloc(moved ? NULL : e->frames, (size_t)room * sizeof(Frame));
-        if (frames == NULL) {
-            PyErr_NoMemory();
-            return FAILED;
-        }
-        if (moved) {
-            memcpy(frames, e->inline_frames, sizeof(e->inline_frames));
-        }
-        e->frames = frames;
-        e->frames_room = room;
+static inline Outcome push_frame(Encoder *e, Kind kind, PyObject *container) {
+    if (e->depth == e->frames_room && grow_frames(e) < 0) {
+        return FAILED;
     }
     e->frames[e->depth++] = (Frame){
         .kind = kind, .container = new_reference(container), .size_at = -1};
@@ -68,7 +73,7 @@ static Outcome push_frame(Encoder *e, Kind kind, PyObject *container) {
 }
 
 /* Pushes an empty frame for `container` with `terms` terms. */
-static Outcome open_frame(Encoder *e, Kind kind, PyObject *container, int64_t terms) {
+static NEVER_INLINE Outcome open_frame(Encoder *e, Kind kind, PyObject *container, int64_t terms) {
     return may_open(e, container, terms) ? push_frame(e, kind, container) : REFUSED;
 }
 
@@ -82,11 +87,19 @@ static void close_frame(Encoder *e) {
     Py_XDECREF(frame.closing);
 }
 
-/* A container gets a frame at its first item that is not of a common type. */
+/* A container of terms of common types needs no frame: one that ends with such a term gets its
+ * frame only at the first other one. */
 
-static inline Outcome write_items(Encoder *e, PyObject *sequence, Py_ssize_t *index);
-static inline Outcome write_pairs(Encoder *e, PyObject *dict, Py_ssize_t count, Py_ssize_t *at,
-                                  int *kinds, PyObject **value);
+static inline int is_plain(const Encoder *e, PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    return type == &PyLong_Type || type == e->state->atom.type || type == &PyBytes_Type ||
+           type == &PyUnicode_Type || type == &PyFloat_Type || type == &PyBool_Type ||
+           object == Py_None;
+}
+
+static Outcome write_first_items(Encoder *e, PyObject *sequence, Py_ssize_t *index);
+static NEVER_INLINE Outcome write_pairs(Encoder *e, PyObject *dict, Py_ssize_t count,
+                                        Py_ssize_t *at, int *kinds, PyObject **value);
 
 static Outcome open_tuple(Encoder *e, PyObject *tuple) {
     Py_ssize_t count = PyTuple_GET_SIZE(tuple);
@@ -110,12 +123,14 @@ static Outcome open_tuple(Encoder *e, PyObject *tuple) {
         return REFUSED;
     }
     Py_ssize_t index = 0;
-    Outcome outcome = write_items(e, tuple, &index);
+    int tried = is_plain(e, PyTuple_GET_ITEM(tuple, count - 1));
+    Outcome outcome = tried ? write_first_items(e, tuple, &index) : ANOTHER;
     if (outcome == ANOTHER) {
         outcome = push_frame(e, TUPLE, tuple);
         if (outcome == OPENED) {
             top_frame(e)->items = new_reference(tuple);
             top_frame(e)->index = index;
+            top_frame(e)->another = tried;
         }
     }
     return outcome;
@@ -211,11 +226,14 @@ static Outcome open_list(Encoder *e, PyObject *list) {
         return REFUSED;
     }
     Py_ssize_t index = 0;
-    outcome = write_items(e, list, &index);
+    count = PyList_GET_SIZE(list); /* `numbers` of encode.py may have changed it */
+    int tried = count > 0 && is_plain(e, PyList_GET_ITEM(list, count - 1));
+    outcome = tried ? write_first_items(e, list, &index) : ANOTHER;
     if (outcome == ANOTHER) {
         outcome = push_frame(e, LIST, list);
         if (outcome == OPENED) {
             top_frame(e)->index = index;
+            top_frame(e)->another = tried;
         }
         return outcome;
     }
@@ -465,7 +483,7 @@ static Outcome write_less_common(Encoder *e, PyObject *object) {
 }
 
 /* Writes an object of a common type. */
-static inline Outcome write_plain(Encoder *e, PyObject *object) {
+static ALWAYS_INLINE Outcome write_plain(Encoder *e, PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     if (type == &PyLong_Type) {
         return write_integer(e, object);
@@ -484,7 +502,12 @@ static inline Outcome write_plain(Encoder *e, PyObject *object) {
     if (type == &PyFloat_Type) {
         return write_float(e, object);
     }
-    if (type == &PyBool_Type) {
+    return ANOTHER;
+}
+
+/* Writes True, False or None. */
+static inline Outcome write_constant(Encoder *e, PyObject *object) {
+    if (PyBool_Check(object)) {
         return write_atom(e, object == Py_True ? e->state->atom_true : e->state->atom_false);
     }
     return object == Py_None ? write_atom(e, e->settings->none) : ANOTHER;
@@ -503,7 +526,8 @@ static Outcome write_another(Encoder *e, PyObject *object) {
     if (type == &PyDict_Type) {
         return open_dict(e, object);
     }
-    return write_less_common(e, object);
+    Outcome outcome = write_constant(e, object);
+    return outcome != ANOTHER ? outcome : write_less_common(e, object);
 }
 
 /* Writes any object. Takes over the reference. */
@@ -556,7 +580,7 @@ static Py_ssize_t write_run(Encoder *e, PyObject *const *items, Py_ssize_t count
 }
 
 /* Writes items of common types until another item. `*index` is advanced. */
-static inline Outcome write_items(Encoder *e, PyObject *sequence, Py_ssize_t *index) {
+static ALWAYS_INLINE Outcome write_items(Encoder *e, PyObject *sequence, Py_ssize_t *index) {
     Py_ssize_t count;
     while (*index < (count = PySequence_Fast_GET_SIZE(sequence))) {
         PyObject *const *items = PySequence_Fast_ITEMS(sequence), *item = items[*index];
@@ -579,12 +603,28 @@ static inline Outcome write_items(Encoder *e, PyObject *sequence, Py_ssize_t *in
     return DONE;
 }
 
+static NEVER_INLINE Outcome write_first_items(Encoder *e, PyObject *sequence, Py_ssize_t *index) {
+    Outcome outcome = write_items(e, sequence, index);
+    while (outcome == ANOTHER) {
+        outcome = write_constant(e, PySequence_Fast_ITEMS(sequence)[*index]);
+        if (outcome != DONE) {
+            break;
+        }
+        ++*index;
+        outcome = write_items(e, sequence, index);
+    }
+    return outcome;
+}
+
 static Outcome write_tuple_items(Encoder *e) {
     Py_ssize_t place = e->depth - 1;
     PyObject *tuple = e->frames[place].items;
     Py_ssize_t index = e->frames[place].index;
+    int another = e->frames[place].another;
+    e->frames[place].another = 0;
     while (index < PyTuple_GET_SIZE(tuple)) {
-        Outcome outcome = write_items(e, tuple, &index);
+        Outcome outcome = another ? ANOTHER : write_items(e, tuple, &index);
+        another = 0;
         if (outcome == ANOTHER) {
             outcome = write_another(e, PyTuple_GET_ITEM(tuple, index++));
             e->frames[place].index = index;
@@ -614,8 +654,11 @@ static Outcome write_list_items(Encoder *e) {
     Py_ssize_t place = e->depth - 1;
     PyObject *list = e->frames[place].container;
     Py_ssize_t index = e->frames[place].index;
+    int another = e->frames[place].another;
+    e->frames[place].another = 0;
     while (index < PyList_GET_SIZE(list)) {
-        Outcome outcome = write_items(e, list, &index);
+        Outcome outcome = another ? ANOTHER : write_items(e, list, &index);
+        another = 0;
         if (outcome == ANOTHER) {
             PyObject *item = new_reference(PyList_GET_ITEM(list, index++));
             outcome = write_another(e, item);
@@ -631,8 +674,8 @@ static Outcome write_list_items(Encoder *e) {
 
 /* Writes pairs of common types from `*at` on, and checks the keys at the end. ANOTHER is a key, or
  * with a new reference in `*value` a value, of another type, which is next. */
-static inline Outcome write_pairs(Encoder *e, PyObject *dict, Py_ssize_t count, Py_ssize_t *at,
-                                  int *kinds, PyObject **value) {
+static NEVER_INLINE Outcome write_pairs(Encoder *e, PyObject *dict, Py_ssize_t count,
+                                        Py_ssize_t *at, int *kinds, PyObject **value) {
     for (;;) {
         if (PyDict_GET_SIZE(dict) != count) {
             PyErr_SetString(PyExc_RuntimeError, "dictionary changed size during iteration");
@@ -649,6 +692,9 @@ static inline Outcome write_pairs(Encoder *e, PyObject *dict, Py_ssize_t count, 
         if (outcome == DONE) {
             *at = next;
             outcome = write_plain(e, item);
+            if (outcome == ANOTHER) {
+                outcome = write_constant(e, item);
+            }
             if (outcome == ANOTHER) {
                 *value = item;
                 return ANOTHER;

@@ -26,6 +26,7 @@ typedef struct {
     Py_ssize_t size_at; /* TUPLE: the position of the size of a fun, or -1 */
     Py_ssize_t apart_at; /* TUPLE: `apart_size` at the start of that fun */
     int kinds;          /* DICT: the types of the keys */
+    int another;        /* TUPLE, LIST: whether the next item is known to be of no common type */
 } Frame;
 
 #define INLINE_BYTES 1024

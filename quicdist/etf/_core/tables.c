@@ -42,12 +42,9 @@ static PyObject *make_atom(State *state, const uint8_t *text, size_t size) {
     return atom;
 }
 
-PyObject *find_atom(State *state, const uint8_t *text, size_t size) {
-    if (size > ATOM_BYTES_KEPT) {
-        return make_atom(state, text, size);
-    }
-    uint64_t hash = hash_text(state->seed, text, size);
-    AtomSet *set = &state->atoms[hash % ATOM_SETS];
+/* The atom with this text in a set, a borrowed reference or NULL. */
+static inline PyObject *known_atom(State *state, const AtomSet *set, uint64_t hash,
+                                   const uint8_t *text, size_t size) {
     for (int way = 0; way < ATOM_WAYS; way++) {
         PyObject *atom = set->atoms[way];
         if (set->hashes[way] == hash && atom != NULL) {
@@ -55,13 +52,37 @@ PyObject *find_atom(State *state, const uint8_t *text, size_t size) {
             if (encoded != NULL && PyBytes_CheckExact(encoded) &&
                 (size_t)PyBytes_GET_SIZE(encoded) == size + 2 &&
                 same_bytes((uint8_t *)PyBytes_AS_STRING(encoded) + 2, text, size)) {
-                return new_reference(atom);
+                return atom;
             }
         }
     }
-    PyObject *atom = make_atom(state, text, size);
+    return NULL;
+}
+
+static inline int is_full(const AtomSet *set) { return set->atoms[ATOM_WAYS - 1] != NULL; }
+
+PyObject *find_atom(State *state, const uint8_t *text, size_t size) {
+    if (size > ATOM_BYTES_KEPT) {
+        return make_atom(state, text, size);
+    }
+    /* An atom whose set is full goes to a second set. With a single one, a few of the sets overflow
+     * long before the table is full, and their atoms replace each other. */
+    uint64_t hash = hash_text(state->seed, text, size);
+    AtomSet *set = &state->atoms[hash % ATOM_SETS];
+    AtomSet *second = &state->atoms[(hash >> 32) % ATOM_SETS];
+    PyObject *atom = known_atom(state, set, hash, text, size);
+    if (atom == NULL && is_full(set)) {
+        atom = known_atom(state, second, hash, text, size);
+    }
+    if (atom != NULL) {
+        return new_reference(atom);
+    }
+    atom = make_atom(state, text, size);
     if (atom == NULL) {
         return NULL;
+    }
+    if (is_full(set) && !is_full(second)) {
+        set = second;
     }
     unsigned way = set->oldest++ % ATOM_WAYS;
     PyObject *forgotten = set->atoms[way];
