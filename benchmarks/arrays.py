@@ -73,6 +73,9 @@ Start = Callable[[Processes, int, dict[str, str]], Pair]
 @dataclass
 class Candidate:
     name: str
+    link: str
+    """ENCRYPTED or PLAIN."""
+
     start: Start
     part: int = 1
     """The payload is this part of that of the others."""
@@ -167,21 +170,35 @@ def over_http(kind: str) -> Start:
     return start
 
 
+def over_https(processes: Processes, size: int, environment: dict[str, str]) -> Pair:
+    files = processes.directory()
+    certificate, key = str(Path(files, "certificate.pem")), str(Path(files, "key.pem"))
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout {key}"
+    subprocess.run([*command.split(), "-out", certificate], check=True, capture_output=True)
+    python = _python(processes, "tls", size, certificate, key, **environment)
+    return Pair(_erl(processes, [], ["http", hear(python)["name"]], {}), python)
+
+
 def _free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     with socket.socket(type=kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
+ENCRYPTED, PLAIN = "encrypted", "plain"
+
 CANDIDATES = (
-    Candidate("quicdist, QUIC and a gateway", on("aioquic", over_gateway)),
-    Candidate("the same, native engine", on("native", over_gateway)),
-    Candidate("quicdist, QUIC between Python nodes", on("aioquic", between_nodes)),
-    Candidate("the same between Python nodes, native engine", on("native", between_nodes)),
-    Candidate("quicdist, TCP", over_tcp),
-    Candidate("Erlang port, pickle", over_port),
-    Candidate("HTTP, Arrow", over_http("arrow")),
-    Candidate("HTTP, JSON", over_http("json"), part=JSON_PART),
+    Candidate("quicdist, QUIC and a gateway", ENCRYPTED, on("aioquic", over_gateway)),
+    Candidate("the same, native engine", ENCRYPTED, on("native", over_gateway)),
+    Candidate("quicdist, QUIC between Python nodes", ENCRYPTED, on("aioquic", between_nodes)),
+    Candidate(
+        "the same between Python nodes, native engine", ENCRYPTED, on("native", between_nodes)
+    ),
+    Candidate("HTTPS, Arrow", ENCRYPTED, over_https),
+    Candidate("quicdist, TCP", PLAIN, over_tcp),
+    Candidate("HTTP, Arrow", PLAIN, over_http("arrow")),
+    Candidate("HTTP, JSON", PLAIN, over_http("json"), part=JSON_PART),
+    Candidate("Erlang port, pickle", PLAIN, over_port),
 )
 
 
@@ -224,11 +241,11 @@ def table(measured: list[Candidate], size: int) -> str:
     }
     base = rates[measured[0].name]
     lines = [
-        f"| way |{''.join(f' {to}, MB/s | ratio | CPU, s/GB | copies |' for to in TO)}",
-        f"|---|{'---|' * 8}",
+        f"| way | link |{''.join(f' {to}, MB/s | ratio | CPU, s/GB | copies |' for to in TO)}",
+        f"|---|---|{'---|' * 8}",
     ]
     for one in measured:
-        cells = [one.name]
+        cells = [one.name, one.link]
         for way in WAYS:
             rate = rates[one.name][way]
             cpu = one.cpu[way] / len(one.seconds[way]) / (size / one.part / 1e9)

@@ -4,6 +4,9 @@
     python -m benchmarks.sides.arrays_side call BYTES NODE
     python -m benchmarks.sides.arrays_side port BYTES
     python -m benchmarks.sides.arrays_side json|arrow BYTES
+    python -m benchmarks.sides.arrays_side tls BYTES CERTIFICATE KEY
+
+`tls` is `arrow` over HTTPS.
 
 `call` is the other side, in place of the BEAM. Except for it and `port` it prints where it listens.
 With COPIES=1 it traces memory, and `copies` is the peak of the memory that Python allocated for one
@@ -17,6 +20,7 @@ import http.server
 import json
 import os
 import pickle
+import ssl
 import struct
 import sys
 import time
@@ -186,8 +190,14 @@ def serve_http(codec: Codec) -> None:
     import threading
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    scheme = "http"
+    if KIND == "tls":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*sys.argv[3:5])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        scheme = "https"
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    say({"name": f"http://127.0.0.1:{server.server_port}/"})
+    say({"name": f"{scheme}://127.0.0.1:{server.server_port}/"})
     answer_copies()
 
 
@@ -196,7 +206,7 @@ def main() -> None:
     log_errors_only()
     if KIND == "port":
         port()
-    elif KIND in ("json", "arrow"):
+    elif KIND in ("json", "arrow", "tls"):
         serve_http(as_json() if KIND == "json" else as_arrow())
     elif KIND == "call":
         asyncio.run(call(sys.argv[3]))
