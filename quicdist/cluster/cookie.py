@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from quicdist.carriers.trust.files import is_for_others
 from quicdist.errors import CookieError, CookieFileError
 
 _FILE = ".erlang.cookie"
@@ -114,7 +115,7 @@ def check_cookies(cookies: Sequence[str], where: str = "the cookie given") -> tu
 
 
 def _warn_of_exposed(path: Path) -> None:
-    if path.stat().st_mode & 0o077:
+    if is_for_others(path):
         extra = {"event": "cookie_exposed", "path": str(path)}
         text = "%s contains the cookie and is accessible by other users: chmod 400"
         _log.warning(text, path, extra=extra)

@@ -51,6 +51,22 @@ def test_a_key_in_the_same_file_as_its_certificate(tmp_path: Path, identity: Ide
     assert Identity.load(both, passphrase=WORD).fingerprint == identity.fingerprint
 
 
+def test_a_key_of_others_is_reported_unless_systemd_passed_it(
+    tmp_path: Path,
+    identity: Identity,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = written(tmp_path / "node.pem", pem([identity.certificate]) + key_pem(identity.key))
+    both.chmod(0o440)
+    Identity.load(both)
+    assert [record.event for record in caplog.records] == ["key_exposed"]  # type: ignore[attr-defined]
+    caplog.clear()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    Identity.load(both)
+    assert not caplog.records
+
+
 def test_a_passphrase_for_a_key_that_is_not_encrypted_is_not_used(
     tmp_path: Path, identity: Identity
 ) -> None:

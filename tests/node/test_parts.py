@@ -28,7 +28,7 @@ from quicdist import (
     Trust,
     export,
 )
-from quicdist.cluster.cookie import find_cookie
+from quicdist.cluster.cookie import find_cookie, read_cookies
 from quicdist.cluster.names import Address, NodeName, parse_listen
 from quicdist.cluster.outbox import Outbox
 from quicdist.etf import Atom, ImproperList, Reference, encode
@@ -484,6 +484,19 @@ def test_an_alias_in_a_tag() -> None:
     assert alias_of(ImproperList((alias,), 1)) == reference
     for tag in (reference, 1, [], [1], ImproperList((Atom("x"),), reference), ()):
         assert alias_of(tag) is None
+
+
+def test_a_credential_of_systemd_is_not_reported_as_exposed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask of its access list looks like the permissions of a group."""
+    path = write_cookie(tmp_path / "cookie", b"ABC\n", 0o440)
+    assert read_cookies(path) == ("ABC",)
+    assert [record.event for record in caplog.records] == ["cookie_exposed"]  # type: ignore[attr-defined]
+    caplog.clear()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read_cookies(path) == ("ABC",)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o440, 0o404])

@@ -119,8 +119,20 @@ def warn_of_exposed(path: Path) -> None:
             _log.warning(text, place, stat.S_IMODE(found.st_mode), extra=extra)
 
 
+def is_credential(path: Path) -> bool:
+    """Returns whether systemd passed the file to this unit in `CREDENTIALS_DIRECTORY`."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    return directory != "" and path.absolute().parent == Path(directory)
+
+
 def is_for_others(path: Path) -> bool:
-    """Returns whether other users than the owner can read or write the file."""
+    """Returns whether other users than the owner can read or write the file.
+
+    Credentials of systemd (systemd.exec(5), LoadCredential=) belong to root. An access list, whose
+    mask looks like the permissions of a group, gives them to the user of the unit alone.
+    """
+    if is_credential(path):
+        return False
     try:
         return bool(path.stat().st_mode & 0o077)
     except OSError:
