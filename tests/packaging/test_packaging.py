@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +16,8 @@ import pytest
 import typer.main
 
 from quicdist.cli import app
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, wait_until
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 UNITS = sorted(PACKAGING.glob("systemd/*.service"))
@@ -31,7 +36,7 @@ def started_commands() -> list[tuple[str, list[str]]]:
         re.findall(rf"^ExecStart={INSTALLED} (.+)$", unit.read_text("utf-8"), re.MULTILINE)[0]
         for unit in UNITS
     ]
-    entries = re.findall(r'^ENTRYPOINT \["quicdist", (.+)\]$', IMAGES, re.MULTILINE)
+    entries = re.findall(r'^ENTRYPOINT \["tini", "--", "quicdist", (.+)\]$', IMAGES, re.MULTILINE)
     lines += [entry.replace('"', "").replace(",", "") for entry in entries]
     return [(words[0], words[1:]) for line in lines if (words := line.split())]
 
@@ -85,15 +90,100 @@ def test_a_unit_waits_for_the_drain(unit: Path) -> None:
     assert drain is None or (timeout is not None and int(timeout[1]) > int(drain[1]))
 
 
-def test_an_image_runs_without_privileges_and_is_probed() -> None:
-    base = IMAGES.partition(" AS base\n")[2].partition("\nFROM ")[0]
-    assert re.search(r"^USER \d+$", base, re.MULTILINE)
-    assert "\nVOLUME /state\n" in base
-    assert "/healthz" in base.partition("HEALTHCHECK ")[2]
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_the_single_file_may_load_libraries_from_where_it_unpacks_itself(unit: Path) -> None:
+    """The directories of a DynamicUser= are mounted noexec by systemd 257."""
+    text = unit.read_text("utf-8")
+    (directory,) = re.findall(r"^Environment=PEX_ROOT=%C/(\S+)$", text, re.MULTILINE)
+    assert f"\nCacheDirectory={directory}\n" in text
+    assert f"\nExecPaths=%C/{directory}\n" in text
+
+
+BASE = IMAGES.partition(" AS base\n")[2].partition("\nFROM ")[0]
+"""The stage that the images have in common."""
+
+
+def test_an_image_runs_without_privileges() -> None:
+    assert re.search(r"^USER \d+$", BASE, re.MULTILINE)
+    assert "\nVOLUME /state\n" in BASE
+
+
+def test_an_image_has_no_compiler() -> None:
+    packages = re.findall(
+        r"apt-get install -y --no-install-recommends (.+) \\$", BASE, re.MULTILINE
+    )
+    assert packages == ["tini"]
+
+
+def health_check(port: int) -> list[str]:
+    """Returns the command of HEALTHCHECK, for another port and with this Python."""
+    (line,) = re.findall(r"^    CMD (\[.+\])$", BASE.partition("HEALTHCHECK ")[2], re.MULTILINE)
+    words: list[str] = json.loads(line)
+    assert words[0] == "python"
+    assert line.count(":9464/") == 1
+    return [sys.executable, *(word.replace(":9464/", f":{port}/") for word in words[1:])]
+
+
+def is_healthy(port: int) -> bool:
+    done = subprocess.run(health_check(port), capture_output=True, check=False, timeout=PATIENCE)
+    return done.returncode == 0
 
 
 @pytest.mark.io
-@pytest.mark.parametrize("image", ["packaging/docker/Dockerfile", "interop/docker/Dockerfile"])
+def test_the_health_check_of_an_image(tmp_path: Path) -> None:
+    """It fails if nothing runs, and if the event loop does not respond."""
+    port, http = free_port(), free_port()
+    arguments = dict(started_commands())["relay"]
+    assert arguments == ["--http", "0.0.0.0:9464"]
+    assert not is_healthy(http)
+    relay = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "quicdist", "relay"),
+            *("--http", f"127.0.0.1:{http}", f"127.0.0.1:{port}"),
+        ],
+        env={**os.environ, "QUICDIST_STATE_DIR": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    try:
+        wait_until(lambda: is_healthy(http))
+        relay.send_signal(signal.SIGSTOP)
+        assert not is_healthy(http)
+        relay.send_signal(signal.SIGCONT)
+        wait_until(lambda: is_healthy(http))
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(PATIENCE) == 0
+    finally:
+        relay.kill()
+        relay.wait()
+
+
+def test_the_context_of_the_images_has_no_keys() -> None:
+    ignored = (PACKAGING.parent / ".dockerignore").read_text("utf-8").split()
+    assert {".git", "**/*.pem", "**/.erlang.cookie"} <= {*ignored}
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "examples/behind_nat/docker-compose.yml"])
+def test_what_a_compose_file_mounts_contains_no_link_out_of_it(file: str) -> None:
+    """A link that leaves its directory is broken in the container."""
+    compose = PACKAGING.parent / file
+    sources = re.findall(r"source: (\.[^$\s]*)$", compose.read_text("utf-8"), re.MULTILINE)
+    assert sources
+    for source in (compose.parent / one for one in sources):
+        assert source.exists()
+        inside = source.resolve()
+        for one in source.rglob("*"):
+            assert one.resolve().is_relative_to(inside), one
+
+
+@pytest.mark.io
+@pytest.mark.parametrize(
+    "image",
+    [
+        "packaging/docker/Dockerfile",
+        "interop/docker/Dockerfile",
+        "examples/behind_nat/Dockerfile",
+    ],
+)
 def test_hadolint_accepts_an_image(image: str) -> None:
     places = f"{Path(sys.executable).parent}:/usr/bin:/usr/local/bin"
     hadolint = shutil.which("hadolint", path=places)
