@@ -33,6 +33,8 @@ python_maximum_signature_line_length = 88
 html_theme = "furo"
 html_title = f"quicdist {version}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["pictures.css"]
 
 # Objects that another page documents are excluded from the page that lists the rest of `quicdist`.
 _PLACED = {

@@ -16,7 +16,8 @@
       name := string() | binary() | atom(),
       %% Python modules or files, whose functions with @export are served.
       modules => [string() | binary()],
-      %% A script, instead of modules. It must print "NAME is up" when it is a node.
+      %% A script, instead of modules. It takes the cookie from QUICDIST_COOKIE, and must print
+      %% "NAME is up" when it is a node.
       script => string() | binary(),
       %% A virtual environment, or a project of uv, or neither: then the `quicdist` on the PATH.
       venv => string() | binary(),

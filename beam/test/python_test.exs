@@ -245,6 +245,20 @@ defmodule Quicdist.PythonTest do
     end
   end
 
+  @tag :tmp_dir
+  test "the script of the README is a node, which drains", %{tmp_dir: directory} do
+    readme = File.read!(Path.expand("../README.md", __DIR__))
+    [_, script] = Regex.run(~r/```python\n(# app.py\n.*?)```/s, readme)
+    File.write!(Path.join(directory, "app.py"), String.replace(script, "4433@", "0@"))
+    {_, options} = python(id: :script, script: "app.py", cd: directory)
+    child = start_supervised!({Quicdist.Python, Keyword.delete(options, :modules)})
+    watch = Process.monitor(child)
+    node = Quicdist.Python.node_name(child)
+    assert :erpc.call(node, :app, :add, [1, 2]) == 3
+    stop_supervised!(:script)
+    assert_receive {:DOWN, ^watch, :process, _, :shutdown}
+  end
+
   test "a traceback is one record" do
     test = self()
     log = fn level, text -> send(test, {:record, level, text}) end

@@ -59,6 +59,19 @@ def test_exunit(project: Path, tmp_path: Path) -> None:
     assert re.search(r" 0 failures|^Result: \d+ passed", ran.stdout, re.MULTILINE)
 
 
+PUBLIC_DEF = re.compile(r"(?<!@doc false\n)^  def (\w+)", re.MULTILINE)
+
+
+def test_the_reference_has_every_public_function() -> None:
+    reference = (SOURCES.parent / "docs" / "reference" / "elixir.md").read_text("utf-8")
+    for file in (SOURCES / "lib").glob("**/*.ex"):
+        text = file.read_text("utf-8")
+        module = re.findall(r"^defmodule (\S+) do", text, re.MULTILINE)[0]
+        names = set(PUBLIC_DEF.findall(text))
+        assert names
+        assert {name for name in names if f"`{module}.{name}(" not in reference} == set()
+
+
 def test_the_license_of_the_package_is_that_of_the_repository() -> None:
     assert (SOURCES / "LICENSE").read_bytes() == (SOURCES.parent / "LICENSE").read_bytes()
     for file in ("mix.exs", "src/quicdist.app.src"):

@@ -57,6 +57,7 @@ def documented() -> set[str]:
         ("docker", "operations"),
         ("systemd", "operations"),
         ("phoenix", "join-phoenix"),
+        ("liveview", "join-phoenix"),
         ("pythonx", "compare"),
         ("genserv", "otp-in-python"),
     ],

@@ -17,7 +17,8 @@ defmodule Quicdist.Python do
     * `:name` - the name of the node, `port@ip` or `name@host`. Port 0 selects a free port;
       `node_name/1` returns the name then. Required.
     * `:modules` - Python modules or files, whose functions with `@export` are served.
-    * `:script` - a script instead of modules. It prints `NAME is up` when it is a node.
+    * `:script` - a script instead of modules. It takes the cookie from the environment variable
+      `QUICDIST_COOKIE`, and prints `NAME is up` when it is a node. The README has an example.
     * `:venv` - a virtual environment; or `:uv` - a project of uv. By default the `quicdist`, or the
       `python3`, on the PATH.
     * `:args` - more options of `quicdist run`, or arguments of the script.
