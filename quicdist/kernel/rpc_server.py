@@ -399,9 +399,9 @@ class RpcServer:
             try:
                 start = streams.Start.from_term(args)
             except ValueError:
-                raise ErlangError(_BADARG) from None
+                raise ErlangExit(_BADARG) from None
             if not self._may_consume(source, start):
-                raise ErlangError(_BADARG)
+                raise ErlangExit(_BADARG)
 
             async def run(exported: Exported, listed: Sequence[Term]) -> Term:
                 producer = Producer(self._exports, me, start.consumer, start.tag, start.window)

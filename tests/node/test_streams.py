@@ -202,18 +202,23 @@ async def test_acknowledging_more_than_was_sent_ends_the_producer(
 
 
 @pytest.mark.parametrize(
-    "args", [[], [1, 2, 3, 4, 5, 6], [1] * 7], ids=["none", "numbers", "too many"]
+    ("args", "reason"),
+    [([], "undef"), ([1, 2, 3, 4, 5, 6], "badarg"), ([1] * 7, "undef")],
+    ids=["none", "numbers", "too many"],
 )
 async def test_a_malformed_start_ends_only_its_process(
-    nodes: tuple[Node, Node], args: list[Term]
+    nodes: tuple[Node, Node], args: list[Term], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """It is a fault of the peer, so the log has no traceback."""
     one, two = nodes
     async with one.mailbox() as me:
         await me.spawn_remote(two.name, "quicdist_stream", "start", args, monitor=True)
         down = await me.receive()
         assert isinstance(down, tuple)
-        assert down[0] == "DOWN"
+        ended = down[-1][0] if isinstance(down[-1], tuple) else down[-1]
+        assert (down[0], ended) == ("DOWN", reason)
     assert await one.ping(two.name)
+    assert [one for one in caplog.records if one.exc_info] == []
 
 
 async def test_an_offered_stream_is_consumed_by_the_called_function(
