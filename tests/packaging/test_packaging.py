@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -97,6 +99,70 @@ def test_the_single_file_may_load_libraries_from_where_it_unpacks_itself(unit: P
     (directory,) = re.findall(r"^Environment=PEX_ROOT=%C/(\S+)$", text, re.MULTILINE)
     assert f"\nCacheDirectory={directory}\n" in text
     assert f"\nExecPaths=%C/{directory}\n" in text
+
+
+CALC = """
+from quicdist import export
+
+@export
+def add(a, b):
+    return a + b
+"""
+
+
+def command_of(unit: Path, directory: Path, port: int) -> list[str]:
+    """Returns the command of a unit as systemd expands it, with this Python and free ports."""
+    (line,) = re.findall(rf"^ExecStart={INSTALLED} (.+)$", unit.read_text("utf-8"), re.MULTILINE)
+    name = f"{port}@127.0.0.1"
+    values = {
+        "$QUICDIST_NODE": name,
+        "$QUICDIST_RELAY": f"127.0.0.1:{port}",
+        "$QUICDIST_MODULES": "calc.py",
+        "$QUICDIST_OPTIONS": "--log-json",
+        "%d/cookie": str(directory / "cookie"),
+    }
+    words = [values.get(word, word) for word in line.split()]
+    http = words.index("--http") + 1
+    words[http] = words[http].partition(":")[0] + ":0"
+    return [sys.executable, "-m", "quicdist", *words]
+
+
+@pytest.mark.io
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_the_command_of_a_unit_reports_to_systemd(unit: Path, tmp_path: Path) -> None:
+    (tmp_path / "calc.py").write_text(CALC, "utf-8")
+    (tmp_path / "cookie").write_text("secret\n", "utf-8")
+    (tmp_path / "cookie").chmod(0o440)
+    environment = {name: value for name, value in os.environ.items() if "QUICDIST_" not in name}
+    environment |= {
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+        "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        "QUICDIST_STATE_DIR": str(tmp_path / "state"),
+    }
+    with (
+        contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager,
+        (tmp_path / "log").open("wb") as log,
+    ):
+        manager.bind(environment["NOTIFY_SOCKET"])
+        manager.settimeout(PATIENCE)
+        process = subprocess.Popen(
+            command_of(unit, tmp_path, free_port()),
+            env=environment,
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            assert manager.recv(4096) == b"READY=1"
+            process.send_signal(signal.SIGTERM)
+            assert manager.recv(4096) == b"STOPPING=1"
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text("utf-8").splitlines()]
+    assert {"status": "up"}.items() <= next(line for line in lines if "status" in line).items()
+    assert not [line for line in lines if line.get("level") in ("warning", "error")]
 
 
 BASE = IMAGES.partition(" AS base\n")[2].partition("\nFROM ")[0]
