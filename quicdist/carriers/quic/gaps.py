@@ -37,10 +37,12 @@ class Gaps:
 
         `unacknowledged` includes the held bytes. Lost data would be sent again together with the
         held data. The acknowledgement took half a round trip (seconds) to arrive, and the next
-        data takes as long.
+        data takes as long. The round trip is an estimate and may be too long, so half of the gap
+        is always kept.
         """
         if self.is_waiting and self.due is None and unacknowledged <= self._bytes:
-            self.due = now + max(self._gap.seconds - round_trip, 0.0)
+            seconds = self._gap.seconds
+            self.due = now + max(seconds - round_trip, seconds / 2)
 
     def packet_received(self) -> bool:
         """Returns whether a packet from the peer has ended the gap."""
