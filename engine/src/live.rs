@@ -19,7 +19,7 @@ use crate::control::Shared;
 use crate::ending::Ending;
 use crate::ids::{self, Generator, Id, Issued, ResetKey};
 use crate::incoming::{Arrival, Incoming};
-use crate::outgoing::{Outgoing, stream_id};
+use crate::outgoing::{Outgoing, is_bidirectional, stream_id};
 use crate::part::Part;
 use crate::qlog;
 use crate::retry::{Checked, TokenKey};
@@ -88,6 +88,8 @@ pub struct Live {
     rejection: Vec<u8>,
     is_connected: bool,
     is_confirmed: bool,
+    /// The draining period has ended (RFC 9000, 10.2.2).
+    is_drained: bool,
     /// One frame for each piece of data.
     is_whole: bool,
     budget: Budget,
@@ -142,6 +144,7 @@ impl Live {
             rejection: Vec::new(),
             is_connected: false,
             is_confirmed: false,
+            is_drained: false,
             is_whole: true,
             budget: Budget::default(),
             now: clock.instant(0.0),
@@ -347,6 +350,10 @@ impl Live {
     fn pump(&mut self) {
         let Some((handle, connection)) = &mut self.active else { return };
         while let Some(event) = connection.poll_endpoint_events() {
+            if self.is_drained {
+                continue; // the endpoint no longer knows the connection
+            }
+            self.is_drained = event.is_drained();
             if let Some(answer) = self.endpoint.handle_event(*handle, event) {
                 connection.handle_event(answer);
             }
@@ -437,13 +444,16 @@ impl Live {
         if self.incoming.is_refused(stream) {
             return Err("the stream has ended".into());
         }
+        if !is_bidirectional(stream) {
+            return Err("not a bidirectional stream".into());
+        }
         self.outgoing.write(stream, parts, self.is_whole);
         Ok(())
     }
 
     pub fn refuse(&mut self, stream: u64, code: u32) {
         let Some((_, connection)) = &mut self.active else { return };
-        if self.incoming.refuse(stream) {
+        if is_bidirectional(stream) && self.incoming.refuse(stream) {
             let _ = connection.recv_stream(stream_id(stream)).stop(code.into());
             let _ = connection.send_stream(stream_id(stream)).reset(code.into());
             self.outgoing.drop_stream(stream);

@@ -21,6 +21,11 @@ pub fn stream_id(stream: u64) -> StreamId {
     VarInt::from_u64(stream).unwrap_or(VarInt::MAX).into()
 }
 
+/// Whether this is the ID of a bidirectional stream (RFC 9000, 2.1). There are no others here.
+pub fn is_bidirectional(stream: u64) -> bool {
+    stream & 0x02 == 0 && stream <= VarInt::MAX.into_inner()
+}
+
 /// Counts its bytes when quinn-proto drops it: the peer has acknowledged them, or the stream was
 /// reset.
 struct Counted<T> {
