@@ -1,7 +1,7 @@
 //! The native QUIC engine of quicdist: QUIC connections for Python, around quinn-proto.
 //!
 //! It has no sockets, threads or clock. Python owns them, and the routing of datagrams, the
-//! decisions on certificates, and the policy of who may connect.
+//! decisions on certificates, and the policy of who may connect. `reader` reads Python's socket.
 
 mod address;
 mod budget;
