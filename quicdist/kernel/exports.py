@@ -114,8 +114,8 @@ class Exported:
         """Converts the result to a term. Raises TypeError for a generator."""
         if isinstance(value, (Generator, AsyncGenerator)):
             raise TypeError(
-                f"{self.module}:{self.name} is a generator: call it with `Node.stream`, in Elixir"
-                " with `Quicdist.stream`"
+                f"{self.module}:{self.name} is a generator: call it as a stream, with"
+                " `Node.stream`, or in Elixir `Quicdist.stream`"
             )
         return value if self.conversions is None else self.conversions.result(value)
 
