@@ -336,6 +336,49 @@ async def test_only_quic_is_forwarded(bench: Bench) -> None:
             assert client.paths.counters.relayed_in == 0
 
 
+LARGEST = 65_507
+"""The largest datagram of UDP over IPv4, in bytes."""
+
+
+@pytest.mark.parametrize("size", [LARGEST - 7, LARGEST], ids=["one that fits", "the largest"])
+async def test_large_datagrams_harm_nobody(bench: Bench, size: int) -> None:
+    """With its head the largest datagram is too large to send. It is lost on that path only."""
+    async with bench.relay() as relay, bench.node() as (client, port):
+        with Peer() as peer, Peer() as stranger:
+            for _ in range(20):
+                peer.send(QUIC.ljust(size, b"x"), port)
+                peer.send(bytes(size), port)
+                stranger.send(data_head(peer.address).ljust(size, b"x"), bench.port)
+            dropped = relay.counters.dropped
+            await until(lambda: dropped[Drop.NOT_QUIC] and dropped[Drop.UNKNOWN_SENDER])
+            before = relay.counters.datagrams_in
+
+            def passes() -> bool:
+                peer.send(QUIC, port)  # the buffers of the sockets may be full
+                return relay.counters.datagrams_in > before + 20
+
+            await until(passes)
+            await until(lambda: client.paths.counters.relayed_in > 0)
+            send_frame(client, data_head(peer.address) + QUIC)
+            await until(lambda: QUIC in peer.received())
+
+
+async def test_a_frame_of_the_largest_size_on_tls(bench: Bench, tcp_port: int) -> None:
+    bench.tcp_port = tcp_port
+    async with bench.relay() as relay, bench.node(tcp=True) as (client, port):
+        with Peer() as peer:
+            peer.send(QUIC, port)
+            await relayed_to(client, 1)
+            stream = client.paths.stream
+            assert stream is not None
+            for size in (0xFFFF, LARGEST + 8):
+                stream.send_frames([data_head(peer.address).ljust(size, b"x"), b"\x20"])
+            stream.send_frames([data_head(peer.address) + QUIC])
+            await until(lambda: QUIC in peer.received())
+            assert relay.counters.dropped[Drop.MALFORMED] == 2
+            assert client.status().way == "tcp"
+
+
 async def test_rates_drop_what_exceeds_them(bench: Bench) -> None:
     bench.limits = RelayLimits(bytes_per_second_per_client=4000)
     async with bench.relay() as relay, bench.node() as (client, port):
