@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from tests.nat.lab import CORE, Lab, Site
@@ -17,6 +18,9 @@ from tests.nat.namespaces import Namespace, run
 from tests.support.waiting import PATIENCE
 
 RELAY = f"4433@{CORE}"
+METRICS = ("127.0.0.1", 9100)
+"""Where the relay serves its metrics, in the namespace of the core."""
+
 _orders = itertools.count(1)
 
 Event = dict[str, Any]
@@ -30,6 +34,12 @@ class LabProcess:
         self._arrived = asyncio.Event()
         self._process: asyncio.subprocess.Process
         self._reading: asyncio.Task[None]
+
+    @property
+    def memory(self) -> int:
+        """The resident memory of the process in bytes. Raises OSError if it has ended."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * int(status.partition("VmRSS:")[2].split()[0])
 
     async def start(self, space: Namespace, words: list[str], state: str) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -119,7 +129,7 @@ class Stage:
     def __init__(self, lab: Lab, directory: str) -> None:
         self.lab = lab
         self.relay = LabProcess()
-        self._directory = directory
+        self.directory = directory
         self._nodes: list[LabNode] = []
         self._gateways: list[LabProcess] = []
         self._cuts: list[Namespace] = []
@@ -127,15 +137,16 @@ class Stage:
     async def start_relay(self) -> None:
         """Starts the relay, again with the ports that it has kept."""
         self.relay = LabProcess()
-        state = f"{self._directory}/relay"
+        state = f"{self.directory}/relay"
         os.makedirs(state, exist_ok=True)
         words = ["quicdist", "relay", f"{CORE}:4433", "--tcp", "443", "--log-json"]
+        words += ["--http", "{}:{}".format(*METRICS)]
         await self.relay.start(self.lab.core, words, state)
         await self.relay.event(lambda event: event.get("status") == "up")
 
     async def node(self, site: Site, *, index: int = 0, **settings: Any) -> LabNode:
         """Starts a node of a site, which the relay names unless it has a name."""
-        state = f"{self._directory}/n{len(self._nodes)}"
+        state = f"{self.directory}/n{len(self._nodes)}"
         os.makedirs(state)
         if "name" not in settings:
             settings["via"] = RELAY
@@ -145,7 +156,7 @@ class Stage:
 
     async def gateway(self, site: Site, module_dir: str) -> LabProcess:
         """Starts a gateway of a site, which the relay names."""
-        state = f"{self._directory}/g{len(self._gateways)}"
+        state = f"{self.directory}/g{len(self._gateways)}"
         os.makedirs(state)
         gateway = LabProcess()
         self._gateways.append(gateway)
