@@ -29,14 +29,20 @@ new() -> #lines{}.
 add(Line, Lines) ->
     case kind(Line, Lines) of
         {start, Level, Text} ->
-            {Records, _} = flush(Lines),
-            {Records, appended(Text, #lines{level = Level, in_traceback = Line =:= <<?TRACEBACK>>})};
+            {Before, _} = flush(Lines),
+            Started = appended(Text, #lines{level = Level, in_traceback = Line =:= <<?TRACEBACK>>}),
+            {Records, Rest} = started(Started),
+            {Before ++ Records, Rest};
         {continue, InTraceback} when Lines#lines.bytes < ?RECORD_BYTES ->
             {[], appended(Line, Lines#lines{in_traceback = InTraceback})};
         {continue, InTraceback} ->
             {Records, Flushed} = flush(Lines),
             {Records, appended(Line, Flushed#lines{in_traceback = InTraceback})}
     end.
+
+%% Such a record rarely has more lines, so it does not wait for them.
+started(#lines{level = Level} = Lines) when Level =:= debug; Level =:= info -> flush(Lines);
+started(Lines) -> {[], Lines}.
 
 %% Returns the record that is not complete, if there is one. Later lines may continue it.
 -spec flush(lines()) -> {[log_record()], lines()}.
