@@ -11,7 +11,8 @@ from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.congestion.controller import Algorithm
+from quicdist.carriers.quic.congestion.controller import Ack, Algorithm
+from quicdist.carriers.quic.congestion.rate_sample import SendState
 from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
 
 FLIGHT = 1000
@@ -137,3 +138,51 @@ def test_a_new_path_begins_with_the_initial_window_and_no_round_trip(
     recovery.on_ack_ranges([(0, FLIGHT)], 0.0, 5.0, space)
     assert recovery._cc.bytes_in_flight == 0
     assert recovery._cc.controller.pacing_rate >= 0
+
+
+class Reports:
+    """A controller that stores what it is told."""
+
+    window, pacing_rate = 100_000, 0.0
+
+    def __init__(self) -> None:
+        self.acks: list[Ack] = []
+        self.is_app_limited = True
+
+    def on_sent(self, now: float, in_flight: int, size: int) -> SendState:
+        return SendState(now, 0, now, now, 0, in_flight + size, self.is_app_limited)
+
+    def on_ack(self, ack: Ack) -> None:
+        self.acks.append(ack)
+
+
+def acknowledge(recovery: Recovery, space: QuicPacketSpace, number: int, now: float) -> None:
+    """Sends a packet at `now` and acknowledges it 0.2 ms later."""
+    recovery.on_burst_sent(number, [1200], [[(mock.Mock(), 0, 1)]], (), now, space)
+    recovery.on_ack_ranges([(0, number + 1)], 0.0, now + 0.0002, space)
+
+
+@pytest.fixture
+def reports(recovery: Recovery, space: QuicPacketSpace) -> Reports:
+    recovery.on_ack_ranges([(0, FLIGHT)], 0.0, RTT, space)
+    made = Reports()
+    recovery._cc.restart(made)  # type: ignore[arg-type]  # it has what is used here
+    return made
+
+
+def test_acknowledgements_of_little_data_are_reported_together(
+    recovery: Recovery, space: QuicPacketSpace, reports: Reports
+) -> None:
+    for number in range(10):
+        acknowledge(recovery, space, FLIGHT + number, 1 + number * 0.0003)
+    assert [ack.acknowledged for ack in reports.acks] == [1200, 4 * 1200, 4 * 1200]
+    assert all(ack.rtt == pytest.approx(0.0002) for ack in reports.acks)
+
+
+def test_acknowledgements_of_bulk_are_reported_at_once(
+    recovery: Recovery, space: QuicPacketSpace, reports: Reports
+) -> None:
+    reports.is_app_limited = False
+    for number in range(10):
+        acknowledge(recovery, space, FLIGHT + number, 1 + number * 0.0003)
+    assert [ack.acknowledged for ack in reports.acks] == [1200] * 10

@@ -8,7 +8,9 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aioquic.quic.connection import QuicConnection
@@ -82,19 +84,33 @@ class Network:
                 self._sent += 1
                 arrival = self.now + 0.001 + late * self._dice.random()
                 heapq.heappush(self._flying, (arrival, self._sent, 1 - place, data))
+                if self._dice.random() < self.loss / 4:  # a copy
+                    heapq.heappush(self._flying, (arrival, -self._sent, 1 - place, data))
         timers = [side.connection.timer() for side in live]
         assert timers == [QuicConnection.get_timer(side.connection._quic) for side in live]
         times = [at for at in timers if at is not None] + [at for at, *_ in self._flying[:1]]
         # A fixed clock would repeat the same timer rounding error forever.
         self.now = max(self.now + 1e-6, min(times))
-        while self._flying and self._flying[0][0] <= self.now:
-            _, _, place, data = heapq.heappop(self._flying)
-            self.sides[place].connection.receive(data, len(data), (ADDRESS, None), self.now)
+        for place, data, size in self._arrivals():
+            self.sides[place].connection.receive(data, size, (ADDRESS, None), self.now)
         for side, at in zip(live, timers, strict=True):
             if at is not None and at <= self.now:
                 side.connection.handle_timer(self.now)
             side.connection.drain(side)
             side.connection.grant(1 << 20)
+
+    def _arrivals(self) -> list[tuple[int, bytes, int]]:
+        """Returns batches of what has arrived, as the socket joins it."""
+        batches: list[tuple[int, bytes, int]] = []
+        while self._flying and self._flying[0][0] <= self.now:
+            _, _, place, data = heapq.heappop(self._flying)
+            if batches and self._dice.random() < 0.9:
+                to, before, size = batches[-1]
+                if to == place and len(before) % size == 0 and len(data) <= size:
+                    batches[-1] = (place, before + data, size)
+                    continue
+            batches.append((place, data, len(data)))
+        return batches
 
     def run(self, expected: list[dict[int, bytes]]) -> None:
         for _ in range(20_000):
@@ -111,19 +127,21 @@ class Network:
 def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Counts the uses of the fast paths."""
     counted: Counter[str] = Counter()
-    receive, seal = ShortPaths._receive_short, ShortPaths._seal
+    receive, send = ShortPaths._receive_short, ShortPaths._send_burst
 
-    def counting_receive(self: ShortPaths, data: bytes, addr: object, now: float) -> bool:
-        is_taken = receive(self, data, addr, now)
-        counted["in"] += is_taken
-        return is_taken
+    def counting_receive(
+        self: ShortPaths, datagrams: Sequence[bytes], addr: object, now: float
+    ) -> int:
+        count = receive(self, datagrams, addr, now)
+        counted["in"] += count
+        return count
 
-    def counting_seal(self: ShortPaths, *arguments: object) -> bytes:
-        counted["out"] += 1
-        return seal(self, *arguments)  # type: ignore[arg-type]  # passed through
+    def counting_send(self: ShortPaths, burst: Any, now: float) -> list[bytes]:
+        counted["out"] += len(burst.payloads)
+        return send(self, burst, now)
 
     monkeypatch.setattr(ShortPaths, "_receive_short", counting_receive)
-    monkeypatch.setattr(ShortPaths, "_seal", counting_seal)
+    monkeypatch.setattr(ShortPaths, "_send_burst", counting_send)
     return counted
 
 
@@ -181,6 +199,7 @@ def test_what_is_forged_or_replayed_changes_nothing() -> None:
     for _ in range(3):
         server.receive(genuine, len(genuine), (ADDRESS, None), network.now)
     server.receive(genuine[:20], len(genuine[:20]), (ADDRESS, None), network.now)
+    server.receive(genuine * 3, len(genuine), (ADDRESS, None), network.now)
     server.drain(network.sides[1])
     assert bytes(network.sides[1].received[0]) == b"once" + b"twice" * 10
     assert server.closed is None

@@ -130,6 +130,25 @@ def test_where_the_kernel_cannot_cut_them(
     check(sender, targets)
 
 
+def test_datagrams_of_one_sender_and_size_are_one_batch(sockets: list[UdpSocket]) -> None:
+    sender, target, _ = sockets
+    path = (("127.0.0.1", int(target.address[1])), None)
+    sizes = [900] * 10 + [100, 100, 100, 900, 50, 900]
+    for number, size in enumerate(sizes):
+        sender.send(bytes([number]) * size, path)
+    batches: list[Batch] = []
+    while len(parts(batches)) < len(sizes):
+        assert select.select([target.fileno()], [], [], 30)[0], "some are missing"
+        batches += target.receive(16)
+    assert [(len(data), size) for data, size, _ in batches] == [
+        (10 * 900 + 100, 900),
+        (200, 100),
+        (950, 900),
+        (900, 900),
+    ]
+    assert parts(batches) == [bytes([number]) * size for number, size in enumerate(sizes)]
+
+
 def test_others_behind_one_that_seemed_alone_are_read_soon(sockets: list[UdpSocket]) -> None:
     sender, target, _ = sockets
     path = (("127.0.0.1", int(target.address[1])), None)

@@ -166,7 +166,7 @@ class UdpSocket:
         return bool(self._queue)
 
     def receive(self, limit: int) -> list[Batch]:
-        """Returns about `limit` received datagrams.
+        """Returns about `limit` received datagrams, those of one sender in a row as one batch.
 
         After a read of a single datagram, the next calls read only once, because the system call
         that finds no further datagram costs as much as reading one.
@@ -217,7 +217,7 @@ class UdpSocket:
             # The socket stays readable while an ICMP error is queued, even if a send has reported
             # the error or no call reports it.
             self._read_bounced()
-        return batches
+        return batches if len(batches) < 2 else _merged(batches)
 
     def ignore_errors(self) -> None:
         """Has the kernel report no ICMP errors, so that an event loop can watch the socket itself.
@@ -440,6 +440,27 @@ class UdpSocket:
                 known = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)]
             self._ancillary[local] = known
         return known
+
+
+def _merged(batches: Sequence[Batch]) -> list[Batch]:
+    """Joins single datagrams of one size and path in a row, as UDP_GRO does; the last may be short.
+
+    The kernel joins only those that a network card has received together.
+    """
+    merged: list[Batch] = []
+    parts: list[bytes] = []
+    joined, whole, is_open = None, 0, False
+    for data, size, path in batches:
+        if is_open and size == len(data) <= whole and path == joined:
+            parts.append(data)
+        else:
+            if joined is not None:
+                merged.append((b"".join(parts), whole, joined))
+            parts, whole, joined = [data], size, path
+        is_open = 0 < size == len(data) == whole
+    if joined is not None:
+        merged.append((b"".join(parts), whole, joined))
+    return merged
 
 
 def _watched(sock: socket.socket) -> select.epoll:

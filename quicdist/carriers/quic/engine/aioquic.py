@@ -59,7 +59,6 @@ from quicdist.carriers.quic.engine import (
     Progress,
     ResetTokenOf,
     VerifyPeer,
-    burst,
     reject_all,
 )
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
@@ -104,6 +103,11 @@ class _Quic(BoundedQuic):
     """Accepted key exchange groups. If empty, the library selects them."""
     asks_certificate = False
     """Whether a server requests a client certificate. The client may answer without one."""
+
+    def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float) -> None:
+        """Processes datagrams from one address."""
+        for data in datagrams:
+            self.receive_datagram(data, addr, now)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -230,7 +234,7 @@ def _has_data(quic: QuicConnection) -> bool:
     return any(not stream.sender.buffer_is_empty for stream in quic._streams_queue)
 
 
-class _ShortQuic(_Quic, ShortPaths):
+class _ShortQuic(ShortPaths, _Quic):
     """The same connection with fast paths for frequent packets."""
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
@@ -288,13 +292,12 @@ class AioquicConnection:
     def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
         """Processes a batch of datagrams. An exception of the library ends the connection."""
         self._now = now
-        receive = self._quic.receive_datagram
+        if size < len(data):
+            datagrams = [data[at : at + size] for at in range(0, len(data), size)]
+        else:
+            datagrams = [data]
         try:
-            if size >= len(data):
-                receive(data, path, now)
-            else:
-                for at in range(0, len(data), size):
-                    receive(data[at : at + size], path, now)
+            self._quic.receive_batch(datagrams, path, now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         self._flush_trace()
@@ -443,7 +446,7 @@ class AioquicConnection:
         quic, space = self._quic, self._quic._loss.spaces[-1]
         if space.ack_at is not None and space.largest_received_packet >= self._told_of + _ACK_EVERY:
             space.ack_at = min(space.ack_at, now)
-        self._pacer.left = most = burst(self.datagram_size)
+        self._pacer.left = most = self._pacer.burst
         try:
             datagrams = quic.datagrams_to_send(now)
             if _CAN_PROBE and quic.carries_probes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeAlias, cast
 
 from aioquic.quic.congestion.base import (
     QuicCongestionControl,
@@ -26,6 +26,7 @@ from aioquic.quic.recovery import (
     QuicPacketRecovery,
     QuicPacketSpace,
 )
+from aioquic.quic.stream import QuicStreamSender
 
 from quicdist.carriers.quic.congestion.choice import CONTROLLERS
 from quicdist.carriers.quic.congestion.controller import Ack, Algorithm, Controller
@@ -33,13 +34,18 @@ from quicdist.carriers.quic.congestion.pacer import Pacer
 from quicdist.carriers.quic.congestion.rate_sample import SendState
 from quicdist.carriers.quic.congestion.resume import Capacity, CarefulResume
 from quicdist.carriers.quic.engine import burst
+from quicdist.carriers.quic.engine.aioquic_packets import Handlers, Piece, SentPacket
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
+
+AnyPacket: TypeAlias = QuicSentPacket | SentPacket
 
 _ACKED = QuicDeliveryState.ACKED
 _MAX_LOST = 256
 """Maximum number of lost packets that are stored to detect spurious losses."""
 _MAX_TOLERANCE = 8
 """Maximum tolerated delay in quarters of the minimum round trip: two round trips."""
+_TELL_EVERY = 0.001
+"""Minimum time in seconds between two reports to the controller while it is application-limited."""
 _GRANULARITY = 0.001
 """Timer granularity in seconds (RFC 9002, section 6.1.2)."""
 
@@ -69,6 +75,7 @@ class Congestion(QuicCongestionControl):
         self._newest: SendState | None = None
         self._newest_lost: SendState | None = None
         self._rtt: float | None = None
+        self._told_at = -math.inf
 
     @property
     def _max_datagram_size(self) -> int:
@@ -93,19 +100,23 @@ class Congestion(QuicCongestionControl):
         self.congestion_window = min(self.controller.window, self.max_in_flight)
 
     def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
-        size, now = packet.sent_bytes, packet.sent_time or 0.0
+        state = self.on_burst_sent(packet.sent_time or 0.0, packet.sent_bytes)
+        packet.state = state  # type: ignore[attr-defined]
+
+    def on_burst_sent(self, now: float, size: int) -> SendState:
+        """Reports packets of `size` bytes in all. Returns the state that they share."""
         state = self._state
         if state is not None and state.sent_at == now:
             state.in_flight += size
         else:
             state = self._state = self.controller.on_sent(now, self.bytes_in_flight, size)
-        packet.state = state  # type: ignore[attr-defined]
         self.bytes_in_flight += size
+        return state
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         self.acknowledged(packet.sent_bytes, packet.sent_bytes, packet)
 
-    def acknowledged(self, size: int, largest: int, newest: QuicSentPacket) -> None:
+    def acknowledged(self, size: int, largest: int, newest: AnyPacket) -> None:
         """Reports acknowledged packets: total size, size of the largest, and the newest packet."""
         self.bytes_in_flight -= size
         self._acked_size += size
@@ -142,16 +153,24 @@ class Congestion(QuicCongestionControl):
         self._take_window()
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
-        self._rtt = rtt
+        self._rtt = rtt if self._rtt is None else min(self._rtt, rtt)
 
     def spurious(self, now: float, size: int) -> None:
         """Reports that `size` bytes that were declared lost are acknowledged."""
         self.controller.on_spurious_loss(now, size)
 
-    def tell(self, now: float) -> None:
-        """Reports the results of one ACK or one loss timer to the controller."""
-        if not self._acked_size and not self._lost_size:
-            return
+    def tell(self, now: float) -> bool:
+        """Reports the results of ACKs or of a loss timer to the controller.
+
+        Returns False if there is nothing to report, or if it can wait: acknowledgements of little
+        data tell the controller little, and come often on a short path.
+        """
+        if not self._lost_size:
+            newest = self._newest
+            is_idle = newest is not None and newest.is_app_limited
+            if not self._acked_size or (is_idle and now - self._told_at < _TELL_EVERY):
+                return False
+        self._told_at = now
         self.controller.on_ack(
             Ack(
                 now=now,
@@ -166,6 +185,7 @@ class Congestion(QuicCongestionControl):
         self._acked_size = self._lost_size = 0
         self._newest = self._newest_lost = self._rtt = None
         self._take_window()
+        return True
 
 
 class EnginePacer:
@@ -173,8 +193,8 @@ class EnginePacer:
 
     def __init__(self, datagram_size: int) -> None:
         self.pacer = Pacer(datagram_size)
-        self.left = burst(datagram_size)
-        """Number of datagrams left in the current burst."""
+        self.left = self.burst = burst(datagram_size)
+        """Number of datagrams left in the current burst, and that of a whole one."""
 
     @property
     def _max_datagram_size(self) -> int:
@@ -183,11 +203,17 @@ class EnginePacer:
     @_max_datagram_size.setter
     def _max_datagram_size(self, size: int) -> None:
         self.pacer.datagram_size = size
+        self.burst = burst(size)
 
     def next_send_time(self, now: float) -> float | None:
         if self.left <= 0:
             return now
         return None if self.pacer.has_room(now) else self.pacer.next_time(now)
+
+    def on_burst_sent(self, count: int, size: int) -> None:
+        """Reports datagrams of `size` bytes in all."""
+        self.left -= count
+        self.pacer.on_sent(size)
 
     def update_after_send(self, now: float) -> None:
         self.left -= 1  # `on_packet_sent` counts the bytes of the packet
@@ -267,6 +293,35 @@ class Recovery(QuicPacketRecovery):
             if self._quic_logger is not None:
                 self._log_metrics_updated()
 
+    def on_burst_sent(
+        self,
+        number: int,
+        sizes: Sequence[int],
+        pieces: Sequence[Sequence[Piece]],
+        handlers: Handlers,
+        now: float,
+        space: QuicPacketSpace,
+    ) -> None:
+        """Reports 1-RTT packets from `number` on, with their sizes and stream data.
+
+        `handlers` are those of the first packet for frames without stream data. All packets contain
+        stream data, or there is one that contains none.
+        """
+        sent: dict[int, Any] = space.sent_packets
+        self._end = number + len(sizes)
+        state = None
+        if pieces[0]:
+            size = sum(sizes)
+            state = self._cc.on_burst_sent(now, size)
+            self._pacer.on_burst_sent(len(sizes), size)
+            space.ack_eliciting_in_flight += len(sizes)
+            if self.handshake_confirmed:
+                self._time_of_last_sent_ack_eliciting_packet = now
+        for at, size, data in zip(range(number, self._end), sizes, pieces, strict=True):
+            packet = sent[at] = SentPacket(at, now, size, data, state)
+            if handlers:
+                packet.handlers, handlers = handlers, ()
+
     def on_ack_received(
         self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
     ) -> None:
@@ -284,8 +339,8 @@ class Recovery(QuicPacketRecovery):
         self._tell(now)
 
     def _tell(self, now: float) -> None:
-        self._cc.tell(now)
-        self._pacer.pacer.set_rate(self._cc.controller.pacing_rate, now)
+        if self._cc.tell(now):
+            self._pacer.pacer.set_rate(self._cc.controller.pacing_rate, now)
 
     def on_ack_ranges(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
@@ -315,11 +370,11 @@ class Recovery(QuicPacketRecovery):
         if self._quic_logger is not None:
             self._log_metrics_updated(log_rtt=True)
 
-    def _take(self, ranges: list[tuple[int, int]], space: QuicPacketSpace) -> list[QuicSentPacket]:
+    def _take(self, ranges: list[tuple[int, int]], space: QuicPacketSpace) -> list[AnyPacket]:
         """Returns the newly acknowledged packets in ascending order."""
         take = space.sent_packets.pop
         acked = self._acked
-        taken: list[QuicSentPacket] = []
+        taken: list[AnyPacket] = []
         for first, end in ranges:
             first, end = max(first, self._lowest), min(end, self._end)
             if first >= end:
@@ -343,19 +398,36 @@ class Recovery(QuicPacketRecovery):
         if len(self._acked):
             self._acked.subtract(0, lowest)
 
-    def _count(self, taken: list[QuicSentPacket], space: QuicPacketSpace) -> None:
+    def _count(self, taken: list[AnyPacket], space: QuicPacketSpace) -> None:
         size = largest = eliciting = 0
+        newest: AnyPacket | None = None
+        sender: QuicStreamSender | None = None
+        start = stop = 0
         for packet in taken:
             if packet.is_ack_eliciting:
                 eliciting += 1
             if packet.in_flight:
+                newest = packet
                 size += packet.sent_bytes
-                largest = max(largest, packet.sent_bytes)
-            for handler, args in packet.delivery_handlers:
+                if packet.sent_bytes > largest:
+                    largest = packet.sent_bytes
+            if type(packet) is SentPacket:
+                handlers = packet.handlers
+                for one in packet.pieces:
+                    if one[0] is sender and one[1] == stop:
+                        stop = one[2]
+                        continue
+                    if sender is not None:
+                        sender.on_data_delivery(_ACKED, start, stop, False)
+                    sender, start, stop = one
+            else:
+                handlers = packet.delivery_handlers
+            for handler, args in handlers:
                 handler(_ACKED, *args)
+        if sender is not None:
+            sender.on_data_delivery(_ACKED, start, stop, False)
         space.ack_eliciting_in_flight -= eliciting
-        if size:
-            newest = next(each for each in reversed(taken) if each.in_flight)
+        if newest is not None:
             self._cc.acknowledged(size, largest, newest)
 
     def _find_spurious(self, ranges: list[tuple[int, int]], now: float) -> None:
@@ -393,7 +465,7 @@ class Recovery(QuicPacketRecovery):
         below = -1 if self._tolerance else largest - K_PACKET_THRESHOLD
         space.loss_time = None
         lowest = max(self._lowest, largest + 1)
-        lost: list[QuicSentPacket] = []
+        lost: list[AnyPacket] = []
         for number in range(self._lowest, largest + 1):
             packet = space.sent_packets.get(number)
             if packet is None:
@@ -418,18 +490,17 @@ class Recovery(QuicPacketRecovery):
         late = min(self._tolerance * self._rtt_min / 4, self._rtt_smoothed)
         return max(round_trip + max(late, round_trip / 8), _GRANULARITY)
 
-    def _declare_lost(
-        self, packets: list[QuicSentPacket], now: float, space: QuicPacketSpace
-    ) -> None:
+    def _declare_lost(self, packets: list[AnyPacket], now: float, space: QuicPacketSpace) -> None:
         for packet in packets:
             if packet.in_flight:
                 self._lost[packet.packet_number] = packet.sent_bytes
         while len(self._lost) > _MAX_LOST:
             del self._lost[next(iter(self._lost))]
+        known: list[Any] = list(packets)
         self._on_packets_lost(
             now=now,
-            packets=packets,
-            persistent_congestion=self._in_persistent_congestion(packets=packets),
+            packets=known,
+            persistent_congestion=self._in_persistent_congestion(packets=known),
             space=space,
         )
 

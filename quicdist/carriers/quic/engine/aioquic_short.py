@@ -12,11 +12,10 @@ aioquic that they were tested with (`is_tested`), and disabled by `Quic(engine="
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, TypeAlias
 
-from aioquic._crypto import CryptoError
 from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES and do not use this module
 from aioquic.quic.connection import (
     NetworkAddress,
@@ -28,29 +27,26 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import StreamDataReceived
-from aioquic.quic.packet import QuicPacketType, decode_packet_number
-from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import QuicPacketSpace
-from aioquic.quic.stream import QuicStream, QuicStreamReceiver
+from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.engine import CONNECTION_ID_LENGTH
+from quicdist.carriers.quic.engine.aioquic_packets import (
+    NUMBER_AT,
+    NUMBER_LENGTH,
+    TAG_LENGTH,
+    Handlers,
+    Opened,
+    Piece,
+    opened,
+    seal,
+)
 from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
 from quicdist.protocol.dialects.base import Buffer
-
-_Delivered: TypeAlias = tuple[Any, Any]
-"""The delivery handler of stream data, and its arguments."""
 
 TESTED = frozenset({"1.7.2"})
 """Versions of aioquic with which tests/carriers/test_short_paths.py passes."""
 
-_NUMBER = 1 + CONNECTION_ID_LENGTH
-"""Offset of the packet number in a short header (RFC 9000, 17.3.1)."""
-_SAMPLE = _NUMBER + 4
-"""Offset of the sample for header protection (RFC 9001, 5.4.2)."""
-_SHORTEST = _SAMPLE + 16
-_NUMBER_LENGTH = 2
-_TAG = 16
 _ACK = b"\x02"
 _STREAM = 0x08
 """STREAM frames have the types 0x08 to 0x0f (RFC 9000, 19.8), with the following bits."""
@@ -61,7 +57,10 @@ _ASK_EVERY = 8
 """One of this number of ACKs with several ranges elicits an acknowledgement."""
 _LENGTH_SIZE = 2
 """Size of the length field of a STREAM frame, as a variable-length integer up to 16383."""
+_MAX_HEAD = 1 + 8 + 8 + _LENGTH_SIZE
 _VAR_SIZES = (1, 2, 4, 8)
+_MAX_SHORT_VAR = 0x3F
+"""Maximum variable-length integer of one byte (RFC 9000, 16)."""
 _IDLE_STEP = 0.001
 """Maximum time in seconds by which the idle timeout may be early, to compute it less often."""
 
@@ -69,6 +68,17 @@ _IDLE_STEP = 0.001
 def is_tested() -> bool:
     """Whether the installed version of aioquic is one of TESTED."""
     return version("aioquic") in TESTED
+
+
+class _Run:
+    """Consecutive data of one stream from several packets, which is delivered at once."""
+
+    __slots__ = ("parts", "start", "stop", "stream")
+
+    def __init__(self, stream: QuicStream, start: int) -> None:
+        self.stream = stream
+        self.start = self.stop = start
+        self.parts: list[bytes] = []
 
 
 class ShortPaths(QuicConnection):
@@ -82,54 +92,50 @@ class ShortPaths(QuicConnection):
     """Time of the last extension of the idle timeout."""
     _pair: CryptoPair | None = None
     """The 1-RTT keys, cached because the hash of an enum takes half the time of a packet."""
+    _tls_stream: QuicStream | None = None
+    """The stream of CRYPTO frames in 1-RTT packets, cached for the same reason."""
+    _run: _Run | None = None
+    """Stream data that is not delivered yet; None between two batches."""
 
     # -- receiving ------------------------------------------------------------------------------
 
-    def receive_datagram(self, data: bytes, addr: object, now: float) -> None:
-        if data[0] & 0x80 or len(data) < _SHORTEST or not self._receive_short(data, addr, now):
-            super().receive_datagram(data, addr, now)
+    def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float) -> None:
+        """Processes datagrams from one address."""
+        done = 0
+        while True:
+            done += self._receive_short(datagrams[done:] if done else datagrams, addr, now)
+            if done == len(datagrams):
+                return
+            self.receive_datagram(datagrams[done], addr, now)
+            done += 1
 
-    def _receive_short(self, data: bytes, addr: object, now: float) -> bool:
-        """Processes a datagram. Returns False, without side effects, if aioquic must do it."""
+    def _receive_short(self, datagrams: Sequence[bytes], addr: object, now: float) -> int:
+        """Processes datagrams up to the first one that aioquic must process. Returns their number.
+
+        There are no side effects of that one.
+        """
         if (
-            not self.is_proved
+            not datagrams
+            or not self.is_proved
             or not self._handshake_confirmed
             or self._state is not QuicConnectionState.CONNECTED
             or self._close_pending
             or self._quic_logger is not None
         ):
-            return False
+            return 0
         space = self._loss.spaces[-1]
         if space.largest_received_packet < 0:
-            return False
+            return 0
         path = self._network_paths[0]
         if path.addr != addr or not path.is_validated:
-            return False
-        cid = data[1:_NUMBER]
+            return 0
+        cid = datagrams[0][1:NUMBER_AT]
         if cid != self.host_cid and not self._is_another_id(cid):
-            return False
-        crypto = self._keys().recv
-        assert crypto.hp is not None
-        assert crypto.aead is not None
-        mask = crypto.hp._mask(data[_SAMPLE : _SAMPLE + 16])
-        first = data[0] ^ (mask[0] & 0x1F)
-        if first & 0x18 or first >> 2 & 1 != crypto.key_phase:
-            return False
-        length = (first & 3) + 1
-        end = _NUMBER + length
-        truncated = int.from_bytes(data[_NUMBER:end], "big") ^ int.from_bytes(
-            mask[1 : 1 + length], "big"
-        )
-        number = decode_packet_number(truncated, 8 * length, space.expected_packet_number)
-        header = b"%c%b%b" % (first, cid, truncated.to_bytes(length, "big"))
-        try:
-            payload = crypto.aead.decrypt(data[end:], header, number)
-        except CryptoError:
-            return True
-        if number in space.received_packets:
-            return True
-        self._received_short(space, path, cid, number, first, payload, now)
-        return True
+            return 0
+        packets, count = opened(self._keys(), cid, datagrams, space.expected_packet_number)
+        if packets:
+            self._take_packets(space, path, cid, packets, now)
+        return count
 
     def _keys(self) -> CryptoPair:
         """The 1-RTT keys, which are the same object after the handshake."""
@@ -142,38 +148,51 @@ class ShortPaths(QuicConnection):
         """Whether this is another ID of a dialer. For a listener, aioquic handles such IDs."""
         return self._is_client and any(each.cid == cid for each in self._host_cids)
 
-    def _received_short(
+    def _take_packets(
         self,
         space: QuicPacketSpace,
         path: QuicNetworkPath,
         cid: bytes,
-        number: int,
-        first: int,
-        payload: bytes,
+        packets: Sequence[Opened],
         now: float,
     ) -> None:
-        """Processes an authentic packet, as `QuicConnection.receive_datagram` does."""
-        if number > space.expected_packet_number:
-            space.expected_packet_number = number + 1
-        if number > self._spin_highest_pn:
-            self._spin_highest_pn = number
-            self._spin_bit = bool(first & 0x20) is not self._is_client
-        begin = self._take_ack(payload, space, now) if payload[:1] == _ACK else 0
-        at = self._take_stream_frames(payload, begin)
-        is_ack_eliciting = at > begin
-        if at < len(payload) or not payload:
-            is_ack_eliciting |= self._take_others(payload[at:], path, cid, now)
+        """Processes authentic packets, as `QuicConnection.receive_datagram` does.
+
+        Consecutive packet numbers are recorded together.
+        """
+        largest = space.largest_received_packet
+        start = stop = packets[0][0]
+        is_ack_eliciting = False
+        for number, first, payload in packets:
+            if number != stop or number <= largest:
+                _record(space, start, stop)
+                if number in space.received_packets:
+                    start = stop
+                    continue
+                start = number
+            if number > space.expected_packet_number:
+                space.expected_packet_number = number + 1
+            if number > self._spin_highest_pn:
+                self._spin_highest_pn = number
+                self._spin_bit = bool(first & 0x20) is not self._is_client
+            begin = self._take_ack(payload, space, now) if payload[:1] == _ACK else 0
+            at = self._take_stream_frames(payload, begin)
+            is_ack_eliciting |= at > begin
+            if at < len(payload) or not payload:
+                self._deliver_run()
+                is_ack_eliciting |= self._take_others(payload[at:], path, cid, now)
             if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
+                self._deliver_run()
                 return
+            stop = number + 1
+            largest = max(largest, number)
+        self._deliver_run()
+        _record(space, start, stop)
         self._put_off_idle(now)
         self._ack_eliciting_sent_since_receipt = False
-        if number > space.largest_received_packet:
-            space.largest_received_packet = number
+        if largest > space.largest_received_packet:
+            space.largest_received_packet = largest
             space.largest_received_time = now
-        space.ack_queue.add(number)
-        space.received_packets.add(number)
-        if len(space.ack_queue) > recovery.MAX_ACK_RANGES:
-            space.ack_queue.shift()
         if is_ack_eliciting and space.ack_at is None:
             space.ack_at = now + self._ack_delay
 
@@ -219,7 +238,9 @@ class ShortPaths(QuicConnection):
             if kind & 0xF8 != _STREAM or kind & _FIN:
                 return at
             try:
-                stream_id, position = _read_var(payload, at + 1)
+                stream_id, position = payload[at + 1], at + 2
+                if stream_id > _MAX_SHORT_VAR:
+                    stream_id, position = _read_var(payload, at + 1)
                 offset = 0
                 if kind & _OFFSET:
                     offset, position = _read_var(payload, position)
@@ -243,17 +264,33 @@ class ShortPaths(QuicConnection):
             )
             if not (is_new and fits and receiver._final_size is None):
                 return at
-            if offset == receiver._buffer_start:
-                receiver._buffer_start = stop
-                self._events.append(StreamDataReceived(payload[position:end], False, stream_id))
-            elif len(receiver._ranges) >= _MOST_GAPS:
-                return at
-            else:
-                _keep_behind_gap(receiver, offset, payload[position:end])
+            run = self._run
+            if run is None or run.stream is not stream or run.stop != offset:
+                self._deliver_run()
+                if offset != receiver._buffer_start and len(receiver._ranges) >= _MOST_GAPS:
+                    return at
+                run = self._run = _Run(stream, offset)
+            run.parts.append(payload[position:end])
+            run.stop = stop
             receiver.highest_offset = stop
             used.used += stop - highest
             at = end
         return at
+
+    def _deliver_run(self) -> None:
+        """Reports the collected stream data, or stores it behind a gap."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        receiver = run.stream.receiver
+        data = run.parts[0] if len(run.parts) == 1 else b"".join(run.parts)
+        if run.start == receiver._buffer_start:
+            receiver._buffer_start = run.stop
+            stream_id = run.stream.stream_id
+            assert stream_id is not None
+            self._events.append(StreamDataReceived(data, False, stream_id))
+        else:
+            _keep_behind_gap(receiver, run.start, data)
 
     def _take_others(self, payload: bytes, path: QuicNetworkPath, cid: bytes, now: float) -> bool:
         """Processes any frames with aioquic. Returns whether they are ack-eliciting."""
@@ -324,18 +361,23 @@ class ShortPaths(QuicConnection):
         # An ACK that is due soon is sent with other data, which saves a datagram.
         if space.ack_at is not None and space.ack_at - now <= self._ack_delay / 2:
             ack = _ack_frame(space, now, self._local_ack_delay_exponent)
-        sent: list[bytes] = []
+        burst = _Burst(self, ack, now, is_urgent=is_ack_due)
         if len(streams) > 1:
             streams.sort(key=_pending_size)
-            sent = self._send_streams(streams, ack, now, is_urgent=is_ack_due)
-        elif streams:
-            sent = self._send_stream(streams[0], ack, now, is_urgent=is_ack_due)
-        if ack and not sent and is_ack_due:
-            sent = [self._seal(ack, ack, (), now)]
+            streams = self._plan_shared(streams, burst)
+        for stream in streams:
+            self._plan(stream, burst)
+        if ack and not burst.payloads and is_ack_due:
+            burst.payloads.append(ack)
+            burst.pieces.append(())
+        if not burst.payloads:
+            return []
+        datagrams = self._send_burst(burst, now)
+        if burst.is_paced:
+            self._pacing_at = self._loss._pacer.next_send_time(now=now)
         address = path.addr
-        for datagram in sent:
-            path.bytes_sent += len(datagram)
-        return [(datagram, address) for datagram in sent]
+        path.bytes_sent += sum(map(len, datagrams))
+        return [(datagram, address) for datagram in datagrams]
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
         """Whether only stream data and acknowledgements are to be sent."""
@@ -355,7 +397,7 @@ class ShortPaths(QuicConnection):
             or self._probe_pending
             or self._datagrams_pending
             or self._keys()._update_key_requested
-            or not self._crypto_streams[Epoch.ONE_RTT].sender.buffer_is_empty
+            or not self._tls_sender().buffer_is_empty
         ):
             return False
         data, streams = self._local_max_data, self._local_max_streams_bidi
@@ -366,175 +408,188 @@ class ShortPaths(QuicConnection):
                 return False
         return all(map(_only_sends, self._streams_queue))
 
+    def _tls_sender(self) -> QuicStreamSender:
+        """The data for CRYPTO frames in 1-RTT packets."""
+        stream = self._tls_stream
+        if stream is None:
+            stream = self._tls_stream = self._crypto_streams[Epoch.ONE_RTT]
+        return stream.sender
+
     def _most(self, stream: QuicStream) -> int:
         """The stream offset up to which the peer's credit allows sending."""
         credit = self._remote_max_data - self._remote_max_data_used
         return min(stream.sender.highest_offset + credit, stream.max_stream_data_remote)
 
-    def _send_stream(
-        self, stream: QuicStream, ack: bytes, now: float, *, is_urgent: bool
-    ) -> list[bytes]:
-        """Returns as many datagrams with one STREAM frame each as may be sent.
+    def _plan(self, stream: QuicStream, burst: _Burst) -> None:
+        """Adds packets with the data of a stream to a burst.
 
-        The first one contains `ack`. If it is urgent, it is sent without pacing.
+        Each one has one STREAM frame, which extends to its end.
         """
-        assert stream.stream_id is not None
         stream_id = stream.stream_id
+        assert stream_id is not None
         sender, pending = stream.sender, stream.sender._pending
-        loss = self._loss
-        pacer = loss._pacer
         most = self._most(stream)
-        head = 1 + len(self._peer_cid.cid) + _NUMBER_LENGTH
-        allowed = left = loss.congestion_window - loss.bytes_in_flight
         sent_before = sender.highest_offset
         base = sender._buffer_start
-        sent: list[bytes] = []
+        kind = bytes((_STREAM | _OFFSET,)) + _var(stream_id)
         with memoryview(sender._buffer) as buffer:
             while len(pending):
                 piece = pending[0]
-                start = piece.start
-                frame = ack + _stream_head(stream_id, start)
-                room = min(self._max_datagram_size, left) - head - len(frame) - _TAG
-                stop = min(piece.stop, start + room, most)
-                is_cut = stop == start + room and left < self._max_datagram_size
-                if stop <= start or (is_cut and left < allowed):
-                    break  # wait until the congestion window allows a full datagram
-                if not (ack and is_urgent):
-                    self._pacing_at = pacer.next_send_time(now=now)
-                    if self._pacing_at is not None:
+                at, end = piece.start, min(piece.stop, most)
+                while at < end:
+                    head = burst.ack + kind + _var(at)
+                    stop = at + burst.take(len(head), end - at)
+                    if stop == at:
                         break
-                payload = b"".join((frame, buffer[start - base : stop - base]))
-                delivered = (sender.on_data_delivery, (start, stop, False))
-                datagram = self._seal(payload, ack, (delivered,), now)
-                sent.append(datagram)
-                left -= len(datagram)
-                ack = b""
-                pacer.update_after_send(now=now)
-                if stop < piece.stop:
-                    pending.subtract(start, stop)
-                else:
-                    pending.shift()
-                if stop > sender.highest_offset:
-                    sender.highest_offset = stop
+                    burst.payloads.append(b"".join((head, buffer[at - base : stop - base])))
+                    burst.pieces.append(((sender, at, stop),))
+                    at = stop
+                if at > piece.start:
+                    pending.subtract(piece.start, at)
+                    sender.highest_offset = max(sender.highest_offset, at)
+                if at < piece.stop:
+                    break
         sender.buffer_is_empty = not len(pending)
         self._remote_max_data_used += sender.highest_offset - sent_before
-        return sent
 
-    def _send_streams(
-        self, streams: list[QuicStream], ack: bytes, now: float, *, is_urgent: bool
-    ) -> list[bytes]:
-        """As `_send_stream`, for several streams. Their data shares datagrams.
+    def _plan_shared(self, streams: list[QuicStream], burst: _Burst) -> list[QuicStream]:
+        """Adds packets with the data of several streams, until one has data left. Returns that one.
 
         The stream with the least data is sent first, so that small messages do not wait for the
         bulk data of other streams.
         """
-        loss = self._loss
-        pacer = loss._pacer
-        head = 1 + len(self._peer_cid.cid) + _NUMBER_LENGTH
-        allowed = left = loss.congestion_window - loss.bytes_in_flight
-        sent: list[bytes] = []
         while len(streams) > 1:
-            size = min(self._max_datagram_size, left)
-            room = size - head - len(ack) - _TAG
-            is_cut = left < min(allowed, self._max_datagram_size)
-            if room <= 0 or (is_cut and sum(map(_pending_size, streams)) > room):
-                break  # wait until the congestion window allows a full datagram
-            if not (ack and is_urgent):
-                self._pacing_at = pacer.next_send_time(now=now)
-                if self._pacing_at is not None:
-                    break
+            ack = burst.ack
+            wanted = sum(map(_pending_size, streams)) + _MAX_HEAD * len(streams)
+            room = burst.take(len(ack), wanted)
             frames: list[Buffer] = [ack]
-            delivered: list[_Delivered] = []
+            pieces: list[Piece] = []
             for stream in streams:
-                room -= self._take_pieces(stream, room, frames, delivered)
-            if not delivered:
-                break  # flow control allows none of them to send
-            datagram = self._seal(b"".join(frames), ack, delivered, now)
-            sent.append(datagram)
-            left -= len(datagram)
-            ack = b""
-            pacer.update_after_send(now=now)
+                room -= self._take_pieces(stream, room, frames, pieces)
+            if not pieces:
+                return []  # flow or congestion control allows none of them to send
+            burst.payloads.append(b"".join(frames))
+            burst.pieces.append(pieces)
             streams = [each for each in streams if not each.sender.buffer_is_empty]
-        else:
-            if streams:
-                sent += self._send_stream(streams[0], ack, now, is_urgent=is_urgent)
-        return sent
+        return streams
 
     def _take_pieces(
-        self, stream: QuicStream, room: int, frames: list[Buffer], delivered: list[_Delivered]
+        self, stream: QuicStream, room: int, frames: list[Buffer], pieces: list[Piece]
     ) -> int:
         """Adds STREAM frames with pending data, at most `room` bytes. Returns their size."""
         assert stream.stream_id is not None
         sender, pending = stream.sender, stream.sender._pending
         most = self._most(stream)
         base, sent_before = sender._buffer_start, sender.highest_offset
+        kind = bytes((_STREAM | _OFFSET | _LENGTH,)) + _var(stream.stream_id)
         taken = 0
         while len(pending):
             piece = pending[0]
             start = piece.start
-            header = _stream_head(stream.stream_id, start)
-            stop = min(piece.stop, start + room - taken - len(header) - _LENGTH_SIZE, most)
+            head = kind + _var(start)
+            stop = min(piece.stop, start + room - taken - len(head) - _LENGTH_SIZE, most)
             if stop <= start:
                 break
             length = (stop - start | 0x4000).to_bytes(_LENGTH_SIZE, "big")
-            frames += (
-                bytes((header[0] | _LENGTH,)) + header[1:] + length,
-                sender._buffer[start - base : stop - base],
-            )
-            delivered.append((sender.on_data_delivery, (start, stop, False)))
-            taken += len(header) + _LENGTH_SIZE + stop - start
-            pending.shift()
+            frames += (head + length, sender._buffer[start - base : stop - base])
+            pieces.append((sender, start, stop))
+            taken += len(head) + _LENGTH_SIZE + stop - start
+            pending.subtract(start, stop)
+            sender.highest_offset = max(sender.highest_offset, stop)
             if stop < piece.stop:
-                pending.add(stop, piece.stop)
-            if stop > sender.highest_offset:
-                sender.highest_offset = stop
+                break
         sender.buffer_is_empty = not len(pending)
         self._remote_max_data_used += sender.highest_offset - sent_before
         return taken
 
-    def _seal(
-        self, payload: bytes, ack: bytes, delivered: Sequence[_Delivered], now: float
-    ) -> bytes:
-        """Returns a protected packet with this payload and records it as sent.
-
-        `ack` is the ACK frame in the payload. `delivered` are the delivery handlers of its stream
-        data, with arguments.
-        """
-        crypto = self._keys().send
-        assert crypto.hp is not None
-        assert crypto.aead is not None
+    def _send_burst(self, burst: _Burst, now: float) -> list[bytes]:
+        """Returns protected packets and records them as sent. The first one has the ACK frame."""
         number = self._packet_number
-        cid = self._peer_cid.cid
-        first = 0x40 | self._spin_bit << 5 | crypto.key_phase << 2 | _NUMBER_LENGTH - 1
-        truncated = number & 0xFFFF
-        header = b"%c%b%b" % (first, cid, truncated.to_bytes(_NUMBER_LENGTH, "big"))
-        sealed = crypto.aead.encrypt(payload, header, number)
-        mask = crypto.hp._mask(sealed[2:18])
-        truncated ^= mask[1] << 8 | mask[2]
-        protected = b"%c%b%b" % (
-            first ^ (mask[0] & 0x1F),
-            cid,
-            truncated.to_bytes(_NUMBER_LENGTH, "big"),
-        )
-        datagram = protected + sealed
-        is_data = bool(delivered)
-        packet = QuicSentPacket(
-            Epoch.ONE_RTT, is_data, is_data, False, number, QuicPacketType.ONE_RTT, now
-        )
-        packet.sent_bytes = len(datagram)
+        payloads, pieces = burst.payloads, burst.pieces
+        datagrams = seal(self._keys(), self._peer_cid.cid, number, self._spin_bit, payloads)
         space = self._loss.spaces[-1]
-        if ack:
-            acknowledged = (space, space.largest_received_packet)
-            packet.delivery_handlers.append((self._on_ack_delivery, acknowledged))
+        handlers: Handlers = ()
+        if burst.had_ack:
+            handlers = ((self._on_ack_delivery, (space, space.largest_received_packet)),)
             space.ack_at = None
-        if is_data:
-            packet.delivery_handlers += delivered
-            if not self._ack_eliciting_sent_since_receipt:
-                self._ack_eliciting_sent_since_receipt = True
-                self._put_off_idle(now)
-        self._packet_number = number + 1
-        self._loss.on_packet_sent(packet=packet, space=space)
-        return datagram
+        sizes = list(map(len, datagrams))
+        self._loss.on_burst_sent(number, sizes, pieces, handlers, now, space)
+        if pieces[0] and not self._ack_eliciting_sent_since_receipt:
+            self._ack_eliciting_sent_since_receipt = True
+            self._put_off_idle(now)
+        self._packet_number = number + len(payloads)
+        return datagrams
+
+
+class _Burst:
+    """Packets that are about to be sent together, and what may be added to them."""
+
+    __slots__ = (
+        "_allowed",
+        "_count",
+        "_full",
+        "_left",
+        "_tokens",
+        "ack",
+        "had_ack",
+        "is_paced",
+        "overhead",
+        "payloads",
+        "pieces",
+    )
+
+    def __init__(self, quic: ShortPaths, ack: bytes, now: float, *, is_urgent: bool) -> None:
+        """`ack` is an ACK frame for the first packet. If urgent, it is sent without pacing."""
+        loss = quic._loss
+        pacer = loss._pacer
+        self.payloads: list[bytes] = []
+        self.pieces: list[Sequence[Piece]] = []
+        self.ack = ack
+        self.had_ack = bool(ack)
+        self.is_paced = False
+        """Whether the pacer or the size of a burst has ended it."""
+        self.overhead = 1 + len(quic._peer_cid.cid) + NUMBER_LENGTH + TAG_LENGTH
+        self._full = quic._max_datagram_size
+        self._allowed = self._left = loss.congestion_window - loss.bytes_in_flight
+        """Bytes that the congestion window allows."""
+        least = 1 if ack and is_urgent else -math.inf
+        self._tokens = max(pacer.pacer.room(now), least)
+        """Bytes that the pacer allows. The last datagram may exceed them."""
+        self._count = max(pacer.left, least)
+        """Number of datagrams that are left in the burst."""
+
+    def take(self, head: int, wanted: int) -> int:
+        """Returns how many of the `wanted` bytes fit into the next packet behind `head` bytes.
+
+        0 if no packet may be sent. Data waits until the congestion window allows a full datagram.
+        """
+        left, full = self._left, self._full
+        size = min(full, left) - self.overhead - head
+        if size >= wanted:
+            size = wanted
+        elif size <= 0 or left < min(full, self._allowed):
+            return 0
+        if self._tokens <= 0 or self._count <= 0:
+            self.is_paced = True
+            return 0
+        used = size + head + self.overhead
+        self._left = left - used
+        self._tokens -= used
+        self._count -= 1
+        self.ack = b""
+        return size
+
+
+def _record(space: QuicPacketSpace, start: int, stop: int) -> None:
+    """Records the packets from `start` to before `stop` as received."""
+    if start >= stop:
+        return
+    space.ack_queue.add(start, stop)
+    if len(space.ack_queue) > recovery.MAX_ACK_RANGES:
+        space.ack_queue.shift()
+    if stop - start > 1:
+        space.received_packets._received.update(range(start, stop - 1))
+    space.received_packets.add(stop - 1)
 
 
 def _pending_size(stream: QuicStream) -> int:
@@ -576,13 +631,6 @@ def _ack_frame(space: QuicPacketSpace, now: float, delay_exponent: int) -> bytes
         frame += _var(above.start - received.stop - 1) + _var(len(received) - 1)
         above = received
     return frame
-
-
-def _stream_head(stream_id: int, offset: int) -> bytes:
-    """Returns the header of a STREAM frame that extends to the end of the packet."""
-    if not offset:
-        return bytes((_STREAM,)) + _var(stream_id)
-    return bytes((_STREAM | _OFFSET,)) + _var(stream_id) + _var(offset)
 
 
 def _var(value: int) -> bytes:
