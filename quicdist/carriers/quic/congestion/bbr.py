@@ -84,6 +84,8 @@ GAINS = {
     _PROBE_RTT: Gains(pacing=1.0, window=0.5, longterm=_HEADROOM),
 }
 
+_UP_PACING = GAINS[_UP].pacing
+
 TRANSITIONS = {
     _STARTUP: {_DRAIN},
     _DRAIN: {_DOWN, _PROBE_RTT},
@@ -213,6 +215,7 @@ class Bbr:
         self.datagram_size = datagram_size
         self.state = State.STARTUP
         self._gains = GAINS[self.state]
+        self._advance = _STEPS[self.state]
         self._chance = chance or random.Random()
         self._window = float(INITIAL_WINDOW * datagram_size)
         self._rate = 0.0
@@ -227,6 +230,8 @@ class Bbr:
         self._is_round_start = False
         self._round_rtt = math.inf
         self._round_rtts = 0
+        self._round_at = -math.inf
+        self._round_delivered = 0
         self._queue = 0.0
         """Queueing delay in seconds of the fastest datagram of the last round."""
         self._queues: deque[float] = deque([0.0], maxlen=_QUEUED_ROUNDS)
@@ -317,10 +322,9 @@ class Bbr:
         self._take_loss(ack, sample)
         if self._is_round_start:
             self._end_round(sample)
-        self._advance(ack)
+        self._advance(self, ack)
         if self._is_round_start:
-            self._recent.advance()
-            self._recent.update(self._latest_bandwidth)
+            self._take_round(ack.now)
             self._latest_bandwidth, self._latest_delivered = sample.rate, sample.delivered
         self._set_rate()
         self._set_window(ack)
@@ -347,6 +351,19 @@ class Bbr:
             self._state_rounds += 1
             if not self._rounds % _EXTRA_ROUNDS:
                 self._extra.advance()
+
+    def _take_round(self, now: float) -> None:
+        """Measures the rate of the round that has ended.
+
+        Its largest rate sample is too high if a host was busy: acknowledgements come late and then
+        together.
+        """
+        delivered = self._delivery.delivered
+        elapsed = now - self._round_at
+        if elapsed > 0:
+            self._recent.advance()
+            self._recent.update((delivered - self._round_delivered) / elapsed)
+        self._round_at, self._round_delivered = now, delivered
 
     def _take_rtt(self, rtt: float, now: float) -> None:
         """Updates the minimum round trip and starts PROBE_RTT when it is due (5.3.4.3, 5.5.7)."""
@@ -474,9 +491,6 @@ class Bbr:
         return share * self._min_rtt.value + HOST_DELAY
 
     # -- the states --
-
-    def _advance(self, ack: Ack) -> None:
-        _STEPS[self.state](self, ack)
 
     def _in_startup(self, ack: Ack) -> None:
         if self._bounds.is_full:
@@ -649,6 +663,7 @@ class Bbr:
         assert state in TRANSITIONS[self.state], f"{self.state} -> {state}"
         self.state = state
         self._gains = GAINS[state]
+        self._advance = _STEPS[state]
         self._state_rounds = 0
 
     # -- rate and window --
@@ -661,7 +676,7 @@ class Bbr:
         gain = self._gains.pacing
         is_short = minimum < HOST_DELAY
         if is_short:
-            gain = max(gain, GAINS[_UP].pacing)  # the window is the limit
+            gain = max(gain, _UP_PACING)  # the window is the limit
         rate = gain * self.bandwidth * _PACING_MARGIN
         least = INITIAL_WINDOW * self.datagram_size / max(minimum, 0.001)
         if self._bounds.is_full:
