@@ -97,6 +97,9 @@ class Carrier(Protocol):
     def relay(self) -> RelayStatus | None:
         """Returns the state at the relay of this node; None without one."""
 
+    def bound(self) -> tuple[str, int] | None:
+        """Returns the local UDP address of this node; None without one."""
+
     def rejected(self) -> Mapping[RejectReason, int]:
         """Returns the number of rejected dialers since the start, by reason."""
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 from quicdist.carriers.trust.names import written
 from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.lan_interfaces import LocalNetwork, local_network
-from quicdist.cluster.lookup import NotFound
+from quicdist.cluster.lookup import NotFound, PortInName
 from quicdist.cluster.names import NodeName
 from quicdist.errors import Cause, NodeNameError
 from quicdist.extras import optional
@@ -112,7 +112,7 @@ class Lan:
         """Returns the addresses of a node (see `Lookup.find`). Raises NotFound."""
         address = name.address
         if address is not None and _is_address(name.host):
-            raise NotFound("an IP address is not looked up by multicast DNS")
+            return await PortInName().find(name, timeout)
         patience = min(timeout, _PATIENCE)
         port = address.port if address is not None and is_local_name(name.host) else 0
         try:

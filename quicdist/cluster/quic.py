@@ -150,6 +150,9 @@ class _QuicCarrier:
             counted.update(endpoint.rejected)
         return counted
 
+    def bound(self) -> tuple[str, int] | None:
+        return None if self._endpoint is None else self._endpoint.local_address[:2]
+
     def relay(self) -> RelayStatus | None:
         return None if self._relay is None else self._relay.status()
 

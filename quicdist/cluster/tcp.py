@@ -138,6 +138,10 @@ class TcpCarrier:
     def rebind(self) -> None:
         """Does nothing: a TCP connection cannot move to another socket."""
 
+    def bound(self) -> tuple[str, int] | None:
+        """Returns None: it has no UDP socket."""
+        return None
+
     def relay(self) -> RelayStatus | None:
         """Returns None: relays are for QUIC."""
         return None

@@ -232,7 +232,8 @@ class Node:
         self._on_output = on_output or printed
         self._exports = Exports(exports, self._limits.threads, self._limits.processes)
         if lan is not None:
-            check_announced(str(own))
+            if name or not relays:  # otherwise the relay gives the name
+                check_announced(str(own))
             lookups = (LocalHosts(lan), *lookups, lan)
         self._lan = lan
         self._announcement: Announcement | None = None
@@ -305,11 +306,11 @@ class Node:
 
     def _announce(self) -> None:
         """Announces the node in the local network if `lan` is given."""
-        address = self._own.name.address
-        if self._lan is None or address is None:
+        if self._lan is None:
             return
-        host, port = self._own.listen or (address.host, address.port)
-        self._announcement = Announcement(self._lan, self._name, host, port or address.port)
+        found = (carrier.bound() for carrier in self._carriers)
+        host, port = next(one for one in found if one is not None)
+        self._announcement = Announcement(self._lan, self._name, host, port)
 
     async def _open_carriers(self, book: Resolver, accept: Accept) -> str:
         """Opens the carriers and returns the name of this node.

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from quicdist import Lan, LanNode, Node, NodeNameError
 from quicdist.cluster import lan as lan_module
+from quicdist.cluster.carrier import Transport, TransportAddress
 from quicdist.cluster.lan import LocalHosts, check_announced, is_local_name, label_of, read_node
 from quicdist.cluster.lookup import NotFound
 from quicdist.cluster.names import NodeName
@@ -109,8 +110,10 @@ def test_only_nodes_on_quic_are_announced() -> None:
 
 
 async def test_a_name_with_an_address_is_not_looked_up() -> None:
-    with pytest.raises(NotFound, match="IP address"):
-        await Lan().find(NodeName.parse("4433@10.0.0.7"), 1.0)
+    found = [TransportAddress(Transport.QUIC, "10.0.0.7", 4433)]
+    assert await Lan().find(NodeName.parse("4433@10.0.0.7"), 1.0) == found
+    with pytest.raises(NotFound, match="no port"):
+        await Lan().find(NodeName.parse("0@10.0.0.7"), 1.0)
 
 
 async def test_other_hosts_are_not_looked_up_first() -> None:

@@ -188,6 +188,20 @@ def test_a_node_is_listed_and_called(lan: Lan, tmp_path: Path) -> None:
         assert called.stdout == "3\n"
 
 
+def test_a_node_at_a_relay_is_announced_at_its_own_address(lan: Lan, tmp_path: Path) -> None:
+    """Its name leads to the relay, the short name to the node name."""
+    lan.start(1, "-m", "quicdist", "relay", "10.5.0.1:4433", until="its key is")
+    (tmp_path / "calc.py").write_text(CALC)
+    words = ("run", "--via", "4433@10.5.0.1", "calc.py", "--lan", "app")
+    lan.start(2, "-m", "quicdist", *words, "-v", until="is announced")
+    node, address, _, name = lan.listing(1, until="app").split()
+    assert node.endswith("@10.5.0.1")
+    assert (address, name) == ("10.5.0.2", "app")
+    for each in ("app", node):
+        called = lan.ended(1, "call", each, "calc:add", "[1, 2]", "--lookup", "lan")
+        assert called.stdout == "3\n"
+
+
 def test_a_network_without_ipv4(tmp_path: Path) -> None:
     with opened(Lan(tmp_path, "fd00:5::{}/64")) as lan:
         (tmp_path / "calc.py").write_text(CALC)

@@ -253,5 +253,8 @@ class MemoryCarrier:
     def relay(self) -> RelayStatus | None:
         return None
 
+    def bound(self) -> tuple[str, int] | None:
+        return None
+
     def rejected(self) -> Mapping[RejectReason, int]:
         return {}
