@@ -22,16 +22,15 @@ class BusyWait:
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         """`seconds` is the time to busy-wait after traffic; 0 disables it."""
         self._loop = loop
-        self.seconds = seconds
-        """The time to busy-wait; with 0, `extend` does nothing."""
+        self._seconds = seconds
         self._until = 0.0
         self._turn: asyncio.Handle | None = None
 
     def extend(self) -> None:
         """Reports traffic: restarts the period of busy waiting."""
-        if not self.seconds:
+        if not self._seconds:
             return
-        self._until = self._loop.time() + self.seconds
+        self._until = self._loop.time() + self._seconds
         if self._turn is None:
             self._turn = self._loop.call_soon(self._go_on)
 

@@ -503,8 +503,7 @@ class QuicConnection:
             return
         self.last_received = now
         self._has_heard = True
-        if self._closed_port.due is not None:
-            self._closed_port.heard(now)
+        self._closed_port.heard(now)
         if self.role is Role.DIALER:
             # The kernel selects the local address of a dialer, so the engine gets none.
             self._local = path[1]
@@ -570,15 +569,11 @@ class QuicConnection:
                 self._loop.call_soon(self._deliver)
         if progress.acknowledged != self._bytes_acknowledged:
             self._bytes_acknowledged = progress.acknowledged
-            if self._gaps.is_waiting:
-                self._start_gap()
-            if self._flushers:
-                self._look_at_flushers()
+            self._start_gap()
+            self._look_at_flushers()
         self._look_at_watermarks(progress)
-        if self._engine.reset_token != self._reset_token:
-            self._look_at_reset_token()
-        if self._bytes_queued != self._bytes_acknowledged:
-            self._expect_acknowledgement(now)
+        self._look_at_reset_token()
+        self._expect_acknowledgement(now)
         path = self._engine.path
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
@@ -699,8 +694,9 @@ class QuicConnection:
 
     def _look_at_reset_token(self) -> None:
         token = self._engine.reset_token
-        self._host.expect_reset(self, self._reset_token, token)
-        self._reset_token = token
+        if token != self._reset_token:
+            self._host.expect_reset(self, self._reset_token, token)
+            self._reset_token = token
 
     def _take(self, stream: int, data: bytes) -> None:
         if self._dialect is None or self._ending:
@@ -715,7 +711,7 @@ class QuicConnection:
             for packet in received.packets:
                 self._outstanding += len(packet.data)
             self._incoming += received.packets
-            if self._gaps.is_waiting and self._gaps.packet_received():
+            if self._gaps.packet_received():
                 self._release()
         if received.steps:
             self._perform(received.steps)
@@ -869,7 +865,7 @@ class QuicConnection:
         )
 
     def _look_at_flushers(self) -> None:
-        if not self._unacknowledged and self._flushers:
+        if self._flushers and not self._unacknowledged:
             for done in self._flushers:
                 if not done.done():
                     done.set_result(True)

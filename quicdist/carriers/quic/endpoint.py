@@ -394,8 +394,7 @@ class Endpoint:
                 self._doubt_address()
             raise
         finally:
-            if self._busy_wait.seconds:
-                self._busy_wait.extend()
+            self._busy_wait.extend()
 
     def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         """Routes another connection ID to a connection."""
@@ -527,19 +526,13 @@ class Endpoint:
         for data, size, path in batches:
             if size < len(data):
                 self._route_each(data, size, path, now, touched)
-                continue
-            connection = self._destination(data)
-            if connection is None:
-                self._route_stray(data, size, path, now, touched)
             else:
-                connection.receive(data, size, path, now)
-                touched[connection] = None
+                self._route_run(data, size, path, now, touched)
         if self._udp.bounced:
             self._on_bounced()
         for connection in touched:
             self._settle(connection)
-        if self._busy_wait.seconds:
-            self._busy_wait.extend()
+        self._busy_wait.extend()
 
     def wake(self) -> None:
         """Processes datagrams that the socket has received in another way than from the kernel."""

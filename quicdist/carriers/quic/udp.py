@@ -302,7 +302,7 @@ class UdpSocket:
     def _send_each(self, parts: Sequence[Buffer], path: Path) -> None:
         for one in parts:
             with contextlib.suppress(OSError):
-                UdpSocket.send(self, bytes(one), path)
+                self.send(bytes(one), path)
 
     def _read_bounced(self) -> None:
         """Reads the queue of ICMP errors. They can be forged, so they are only hints."""
@@ -318,7 +318,7 @@ class UdpSocket:
                         self.bounced[address] = number
 
     def send(self, data: bytes, path: Path) -> None:
-        """Sends a datagram, or queues it while the kernel accepts none.
+        """Sends a datagram to the address of the path, or queues it while the kernel accepts none.
 
         Raises OSError if the datagram cannot be sent.
         """
@@ -339,9 +339,6 @@ class UdpSocket:
         """
         failure: OSError | None = None
         at, count = 0, len(batches)
-        if count == 1 and len(batches[0][0]) <= batches[0][1]:
-            UdpSocket.send(self, batches[0][0], batches[0][2])  # not that of a subclass
-            return
         while at < count:
             data, size, path = batches[at]
             stop = at + 1
@@ -351,7 +348,7 @@ class UdpSocket:
                 else:
                     stop = _run_end(batches, at) if self._segments and not self._queue else stop
                     if stop - at == 1:
-                        UdpSocket.send(self, data, path)  # not that of a subclass
+                        self.send(data, path)
                     else:
                         self._send_batch([each for each, _, _ in batches[at:stop]], size, path)
             except OSError as error:
@@ -367,7 +364,7 @@ class UdpSocket:
         failure: OSError | None = None
         for datagram in _split(parts, size):
             try:
-                UdpSocket.send(self, datagram, path)
+                self.send(datagram, path)
             except OSError as error:
                 failure = failure or error
         if failure is not None:

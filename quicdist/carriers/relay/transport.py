@@ -254,10 +254,6 @@ class RelayedSocket(UdpSocket):
                 del self.bounced[address]
         return self.paths.sort(batches)
 
-    def send(self, data: bytes, path: Path) -> None:
-        """Sends one datagram on the path that is chosen for its peer."""
-        self.send_all(((data, len(data), path),))
-
     def send_all(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order, each on the path that is chosen for its peer."""
         if not self.paths.is_used or not batches:
@@ -299,7 +295,7 @@ class RelayedSocket(UdpSocket):
     def send_aside(self, data: bytes, address: SocketAddress) -> None:
         """Sends one datagram that is not QUIC; errors are ignored."""
         with contextlib.suppress(OSError):
-            super().send(data, (address, None))
+            self.send(data, (address, None))
 
 
 def binder(paths: Paths) -> Callable[[SocketAddress, int, int], RelayedSocket]:
