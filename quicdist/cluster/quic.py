@@ -15,7 +15,6 @@ from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.relay.client import RelayClient, RelayStatus
 from quicdist.carriers.relay.direct import open_with_direct_paths
-from quicdist.carriers.relay.frames import Lease
 from quicdist.carriers.trust import Credentials
 from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transport, TransportAddress
 from quicdist.cluster.names import Address
@@ -81,12 +80,10 @@ class _QuicCarrier:
         return Address(address.host, address.port or port).name()
 
     async def _open_via(self, own: ListenerSettings, accept: Accept) -> str:
-        asked = own.name.address
         relayed = await open_via(
             own.via,
             self._credentials,
-            wanted=0 if asked is None else asked.port,
-            lease=Lease.KEPT if asked is None or asked.port else Lease.TEMPORARY,
+            asked=own.name.address,
             listen=own.listen,
             options=self._settings,
             open_endpoint=lambda host, port, bind: self._bind(host, port, accept, bind),

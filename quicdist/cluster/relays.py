@@ -58,23 +58,24 @@ async def open_via(
     relays: Relays,
     credentials: Credentials,
     *,
-    wanted: int,
-    lease: Lease = Lease.KEPT,
+    asked: Address | None,
     listen: tuple[str, int] | None,
     options: QuicOptions,
     open_endpoint: Open,
 ) -> Relayed:
     """Opens an endpoint and gets a port at the first relay that gives one.
 
-    `wanted` is a port of the relay, or 0 for the one that is kept for this node, or for any port if
-    `lease` is temporary. `listen` is the local address to bind; None takes a free port of the
-    wildcard address. Raises NoRelay if no
-    relay gives a port, OSError if no socket can be bound, CertificateError, and MissingExtra.
+    `asked` is the address in the name of this node: its port is one of the relay, or 0 for a
+    temporary port. None asks for the port that is kept for this node. `listen` is the local address
+    to bind; None takes a free port of the wildcard address. Raises NoRelay if no relay gives a
+    port, OSError if no socket can be bound, CertificateError, and MissingExtra.
     """
     if options.map_port:
         port_mapping.check()
     await credentials.prepare()
     key = credentials.identity.fingerprint
+    wanted = 0 if asked is None else asked.port
+    lease = Lease.KEPT if asked is None or asked.port else Lease.TEMPORARY
     failures: list[DialError] = []
     for relay in await addresses_of(relays, key):
         slot = slots.temporary() if lease is Lease.TEMPORARY else slots.take(key, wanted)

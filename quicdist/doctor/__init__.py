@@ -22,7 +22,6 @@ from quicdist.carriers.quic.settings import QuicOptions, QuicSettings
 from quicdist.carriers.relay.client import RelayClient, RelayStatus
 from quicdist.carriers.relay.direct import open_with_direct_paths
 from quicdist.carriers.relay.frames import ALPN as RELAY_ALPN
-from quicdist.carriers.relay.frames import Lease
 from quicdist.carriers.trust import CertificateError, Credentials, Identity, Trust
 from quicdist.carriers.trust.names import Certificates, fingerprint
 from quicdist.carriers.trust.verifiers import RecordingVerifier
@@ -248,16 +247,18 @@ async def _endpoint(
 async def _relayed_endpoint(
     settings: Settings, looking: RecordingVerifier
 ) -> tuple[Endpoint, str, RelayClient]:
-    """Opens an endpoint with a temporary port at a relay. Raises CertificateError, Stopped."""
-    own = None if settings.name is None else Address.parse(settings.name)
+    """Opens an endpoint with a port at a relay, a temporary one unless the name asks for one.
+
+    Raises NodeNameError, CertificateError, Stopped.
+    """
+    own = Address.parse(settings.name or f"0@{settings.via[0].host}")
     # The relay is verified; the node is examined.
     credentials = Credentials(settings.identity, settings.trust)
     try:
         relayed = await open_via(
             settings.via,
             credentials,
-            wanted=0 if own is None else own.port,
-            lease=Lease.TEMPORARY if own is None else Lease.KEPT,
+            asked=own,
             listen=None,
             options=QuicOptions(),
             open_endpoint=lambda host, port, bind: Endpoint.open(

@@ -275,12 +275,11 @@ class Gateway:
 
     async def _open_via(self) -> None:
         quic = self.settings.with_credentials(self._credentials, self.settings.alpns)
-        address = self.settings.node.address
         try:
             relayed = await open_via(
                 self.settings.via,
                 self._credentials,
-                wanted=0 if address is None else address.port,
+                asked=self.settings.node.address,
                 listen=self.settings.listen,
                 options=self.settings,
                 open_endpoint=lambda host, port, bind: Endpoint.open(
