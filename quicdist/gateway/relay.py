@@ -682,7 +682,7 @@ class _NearSide(_Side):
 
 
 class _FarSide(_Side):
-    """The peer's side. The policy_filter filters its messages and answers those that it refuses."""
+    """The peer's side. The policy filter filters its messages and answers those that it refuses."""
 
     def __init__(self, relay: Relay, label: str, policy_filter: PolicyFilter | None) -> None:
         super().__init__(relay, label, policy_filter)
