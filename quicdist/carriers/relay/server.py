@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import ssl
@@ -75,6 +76,14 @@ _SWEEP = 5.0
 _MOST_STRANGERS = 256
 _MOST_PER_ADDRESS = 32
 """TLS connections without a port, in all and from one address."""
+
+
+_OF_THE_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors that every port has, and that pass."""
+
+
+class _OutOfResources(Exception):
+    """The relay has no memory or file for another port."""
 
 
 class RelayError(QuicdistError):
@@ -359,9 +368,18 @@ class Relay:
             )
             if isinstance(number, Refusal):
                 return number
+            self._vacate(before if before != number else None, control)
             port = self._ports.get(number)
+            if port is not None and port.owner != owner:
+                self._vacate(number, control)
+                port = None
             if port is None:
-                port = self._open_port(number, owner)
+                try:
+                    port = self._open_port(number, owner)
+                except _OutOfResources:
+                    self._table.released(number, today)
+                    self._table.closed(number)
+                    return Refusal.RATE
             if port is not None:
                 if number != before and not owner.is_temporary:
                     self._write_ports()
@@ -370,6 +388,7 @@ class Relay:
         return Refusal.PORTS_FULL
 
     def _open_port(self, number: int, owner: Owner) -> Port | None:
+        """Returns None if the port cannot be bound. Raises _OutOfResources."""
         assert self._socket is not None
         address = cast(SocketAddress, (self._socket.address[0], number, *self._socket.address[2:]))
         try:
@@ -377,6 +396,8 @@ class Relay:
         except OSError as error:
             extra = {"event": "relay_port_failed", "port": number, "reason": error.strerror}
             _log.warning("cannot bind port %d: %s", number, error.strerror, extra=extra)
+            if error.errno in _OF_THE_MACHINE:
+                raise _OutOfResources from None
             return None
         port = self._ports[number] = Port(self, number, owner, udp)
         return port
@@ -401,11 +422,40 @@ class Relay:
         """Ends the control connections of another process, and earlier ones of the same kind."""
         for other in list(port.controls):
             if other.instance != control.instance:
-                other.tell(Refused(Refusal.SUPERSEDED))
-                self._remove(other)
+                self._supersede(other)
             elif other.is_udp is control.is_udp:
                 self._remove(other)
                 other.close("replaced by a new connection")
+
+    def _supersede(self, control: Control) -> None:
+        """Takes the port from a control connection, which closes unless it gets another one.
+
+        The relay closes it only later, so that the node learns the reason. A connection without a
+        port is counted by no limit.
+        """
+        control.tell(Refused(Refusal.SUPERSEDED))
+        self._remove(control)
+        self._loop.call_later(PROOF_TIME, self._end_without_port, control)
+
+    def _end_without_port(self, control: Control) -> None:
+        if control not in self._nodes:
+            control.close("it has no port")
+
+    def _vacate(self, number: int | None, control: Control) -> None:
+        """Closes a port that is no longer that of its owner, on behalf of `control`.
+
+        `control` may be one of its connections.
+        """
+        port = None if number is None else self._ports.pop(number, None)
+        if port is None:
+            return
+        for one in list(port.controls):
+            if one is control:
+                self._remove(one)
+            else:
+                self._supersede(one)
+        self.fast.clear()
+        port.close()
 
     def _route(self, port: Port) -> None:
         """Accepts data frames of a port from the validated address of its node, and no other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 import socket
 import ssl
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -21,10 +23,19 @@ from quicdist.carriers.base import Connection, ConnectionHandler, DialError
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
+from quicdist.carriers.relay import server
 from quicdist.carriers.relay.allocation import PortFileError, load
 from quicdist.carriers.relay.allowed_keys import AllowedKeys
 from quicdist.carriers.relay.client import RelayAddress, RelayClient
-from quicdist.carriers.relay.frames import Allocate, Lease, Proof, Refusal, data_head, encode
+from quicdist.carriers.relay.frames import (
+    Allocate,
+    Lease,
+    Message,
+    Proof,
+    Refusal,
+    data_head,
+    encode,
+)
 from quicdist.carriers.relay.registration import Way
 from quicdist.carriers.relay.server import Relay
 from quicdist.carriers.relay.slots import Slot
@@ -86,13 +97,18 @@ class Bench:
         lease: Lease = Lease.KEPT,
         tcp: bool = False,
         timeout: float = PATIENCE,
+        instance: bytes | None = None,
     ) -> AsyncIterator[tuple[RelayClient, int]]:
-        """A node with a port. With `tcp` its UDP datagrams to the relay are lost."""
+        """A node with a port. With `tcp` its UDP datagrams to the relay are lost.
+
+        `instance` identifies the process, as the node says.
+        """
         trust = Trust.first_use(self.folder / "known_nodes")
         credentials = Credentials(identity or Identity.ephemeral([HOST]), trust)
         with black_hole() as hole:
             where = RelayAddress(HOST, hole if tcp else self.port, self.tcp_port)
             client = RelayClient(where, credentials, slot=Slot(slot), wanted=wanted, lease=lease)
+            client._instance = instance or client._instance
             settings = QuicSettings(credentials)
             endpoint = await Endpoint.open(
                 HOST, 0, settings=settings, accept=nobody, bind=client.bind
@@ -103,6 +119,10 @@ class Bench:
                 client.leave()
                 await endpoint.close(0.1)
                 client.close()
+
+
+def nothing_heard(way: Way, message: Message) -> None:
+    """A node that takes no control message."""
 
 
 @contextlib.contextmanager
@@ -517,6 +537,77 @@ async def test_a_temporary_port_lasts_as_long_as_its_connection(bench: Bench) ->
                 await relayed_to(client, 1)
         await until(lambda: relay.stats().ports_open == 0)
         assert relay.stats().ports_kept == 0
+
+
+@pytest.mark.parametrize("lease", Lease)
+async def test_a_key_holds_no_more_ports_than_the_relay_counts(bench: Bench, lease: Lease) -> None:
+    """A second connection of an owner that asks for another port takes the first one away."""
+    identity = Identity.ephemeral([HOST])
+    one, other = bench.ports[10], bench.ports[11]
+    async with (
+        bench.relay() as relay,
+        bench.node(identity, wanted=one, lease=lease, instance=b"the same") as (first, _),
+        bench.node(identity, wanted=other, lease=lease, instance=b"the same") as (_, port),
+    ):
+        assert port == other
+        assert relay.open_port(one) is None
+        assert relay.stats().ports_open == relay.stats().ports_kept == 1
+        await until(lambda: first.status().way is None)
+
+
+async def test_a_port_that_gets_another_owner_has_nothing_of_the_former_one(bench: Bench) -> None:
+    bench.limits = RelayLimits(keep_ports=0)
+    bench.ports = bench.ports[:1]
+    async with bench.relay() as relay:
+        async with bench.node():
+            pass
+        await until(lambda: relay.stats().nodes_udp == 0)
+        friend = Identity.ephemeral([HOST])
+        async with bench.node(friend) as (_, port):
+            open_port = relay.open_port(port)
+            assert open_port is not None
+            assert open_port.owner.key == friend.fingerprint
+
+
+async def test_a_connection_that_has_lost_its_port_is_closed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One key could open any number of connections otherwise, each with the port of the last."""
+    monkeypatch.setattr("quicdist.carriers.relay.server.PROOF_TIME", 0.05)
+    identity = Identity.ephemeral([HOST])
+    async with bench.relay(), bench.node(identity) as (first, _):
+        assert first._quic is not None
+        first.message = nothing_heard  # type: ignore[method-assign]
+        connection = first._quic
+        async with bench.node(identity):
+            await until(lambda: connection._closed is not None)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOBUFS])
+@pytest.mark.parametrize("lease", Lease)
+async def test_a_relay_out_of_files_takes_no_name_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int, lease: Lease
+) -> None:
+    def fails(*_: object) -> UdpSocket:
+        raise OSError(number, "no more")
+
+    bench.limits = RelayLimits(linger=0)
+    identity = Identity.ephemeral([HOST])
+    async with bench.relay() as relay:
+        async with bench.node(identity) as (_, port):
+            pass
+        await until(lambda: relay.stats().ports_open == 0)
+        async with contextlib.AsyncExitStack() as stack:
+            with monkeypatch.context() as patched:
+                patched.setattr(f"{server.__name__}.UdpSocket", SimpleNamespace(bind=fails))
+                node = bench.node(identity, lease=lease)
+                asking = asyncio.create_task(stack.enter_async_context(node))
+                await until(lambda: relay.counters.refused[Refusal.RATE])
+            assert relay.stats().ports_kept == 1
+            asking.cancel()
+            await asyncio.wait([asking])
+        async with bench.node(identity) as (_, again):
+            assert again == port
 
 
 async def test_a_port_moves_to_the_new_key_of_its_node(bench: Bench) -> None:
