@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
+from importlib.metadata import PackageNotFoundError, version
 
 _log = logging.getLogger("quicdist.quic")
 
@@ -16,6 +16,10 @@ optimizations."""
 
 VARIABLE = "QUICDIST_ENGINE"
 """Environment variable with the engine that `auto` selects."""
+
+NATIVE_SERIES = "0.2"
+"""The series of quicdist-engine whose interface the adapter has. Another one would fail in each
+connection."""
 
 _told: set[str] = set()
 
@@ -31,7 +35,7 @@ def choose(name: str) -> str:
     """Returns the engine for a setting, and logs the choice once per process and engine.
 
     `auto` is the engine that the environment variable QUICDIST_ENGINE names, else the native engine
-    if it is installed, else aioquic. Raises ValueError for an unknown name.
+    if a fitting one is installed, else aioquic. Raises ValueError for an unknown name.
     """
     check(name)
     chosen, why = (name, "the settings name it") if name != AUTO else _automatic()
@@ -47,6 +51,22 @@ def _automatic() -> tuple[str, str]:
     if wanted and wanted != AUTO:
         check(wanted)
         return wanted, f"the environment variable {VARIABLE} names it"
-    if importlib.util.find_spec("quicdist_engine") is not None:
-        return "native", "quicdist-engine is installed"
-    return "aioquic", "quicdist-engine is not installed"
+    installed = native_version()
+    if installed is None:
+        return "aioquic", "quicdist-engine is not installed"
+    if not fits(installed):
+        return "aioquic", f"the installed quicdist-engine {installed} is not of {NATIVE_SERIES}"
+    return "native", "quicdist-engine is installed"
+
+
+def native_version() -> str | None:
+    """Returns the version of the installed quicdist-engine, or None."""
+    try:
+        return version("quicdist-engine")
+    except PackageNotFoundError:
+        return None
+
+
+def fits(native: str) -> bool:
+    """Whether the adapter can use this version of quicdist-engine."""
+    return native.startswith(f"{NATIVE_SERIES}.")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
+import subprocess
+import sys
 
 import pytest
 
 from quicdist import Quic
 from quicdist.carriers.quic import engine_choice
 from quicdist.carriers.quic.engine_choice import choose
-from tests.support.engines import IS_BUILT
+from tests.support.engines import IS_BUILT, needs_native
 
 
 @pytest.fixture(autouse=True)
@@ -19,15 +20,20 @@ def untold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QUICDIST_ENGINE")
 
 
-@pytest.mark.parametrize("is_installed", [False, True])
-def test_auto_takes_the_native_engine_if_it_is_installed(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_installed: bool
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [(None, "aioquic"), ("0.1.0", "aioquic"), ("0.2.0", "native"), ("0.20.0", "aioquic")],
+)
+def test_auto_takes_the_native_engine_if_a_fitting_one_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    installed: str | None,
+    expected: str,
 ) -> None:
-    found = object() if is_installed else None
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr(engine_choice, "native_version", lambda: installed)
     with caplog.at_level(logging.INFO):
         chosen = choose("auto")
-        assert choose("auto") == chosen == ("native" if is_installed else "aioquic")
+        assert choose("auto") == chosen == expected
     (record,) = caplog.records  # once
     assert record.__dict__["event"] == "engine"
     assert record.__dict__["engine"] == chosen
@@ -48,3 +54,14 @@ def test_the_environment_variable_is_for_auto_alone(monkeypatch: pytest.MonkeyPa
 def test_an_unknown_engine_is_an_error_at_once() -> None:
     with pytest.raises(ValueError, match="expected one of auto, native, aioquic, aioquic-plain"):
         Quic(engine="qh3")
+
+
+@needs_native
+@pytest.mark.io
+def test_an_engine_of_another_series_is_a_clear_error() -> None:
+    code = (
+        "import quicdist_engine; quicdist_engine.__version__ = '0.1.0'\n"
+        "from quicdist.carriers.quic.engine import native"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ValueError: the installed quicdist-engine 0.1.0 is not of 0.2" in run.stderr

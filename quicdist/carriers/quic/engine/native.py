@@ -41,6 +41,7 @@ from quicdist.carriers.quic.engine import (
     burst,
     reject_all,
 )
+from quicdist.carriers.quic.engine_choice import NATIVE_SERIES, fits
 from quicdist.carriers.quic.mtu import BASE
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
@@ -49,6 +50,12 @@ from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Certificates, Identity
 from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
+
+if not fits(library.__version__):
+    raise ValueError(
+        f"the installed quicdist-engine {library.__version__} is not of {NATIVE_SERIES}: "
+        "build the one that came with this quicdist, as its engine/README.md describes"
+    )
 
 _NO_PROGRESS = Progress(0, 0, 0.0, None, math.inf, BASE, None, False, False)
 _VERSIONS = [1]
