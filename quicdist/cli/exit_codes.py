@@ -103,7 +103,7 @@ def problem_of(error: BaseException) -> Problem | None:
     if isinstance(error, errors.NoConnection):
         return _by_cause(str(error), error.cause)
     if isinstance(error, errors.StartError):
-        return Problem(ExitCode.LOCAL, _of_start(error, error.cause))
+        return _of_start(error, error.cause)
     if isinstance(error, errors.NodeError):
         return Problem(ExitCode.LOCAL, str(error))
     if isinstance(error, EtfError):
@@ -124,12 +124,17 @@ def _advised(text: str, cause: Cause) -> str:
     return f"{text}; {advice}" if advice else text
 
 
-def _of_start(error: Exception, cause: Cause) -> str:
+def _of_start(error: Exception, cause: Cause) -> Problem:
+    """A failure to start is local, unless a relay is the reason."""
+    from quicdist.cli.advice import ADVICE
     from quicdist.cluster.relays import NoRelay
 
-    if isinstance(error.__cause__, NoRelay):
-        return f"{error}; `quicdist doctor PORT@HOST` of the relay examines the way to it"
-    return _advised(str(error), cause)
+    if not isinstance(error.__cause__, NoRelay):
+        return Problem(ExitCode.LOCAL, _advised(str(error), cause))
+    if cause.is_refusal:
+        return Problem(ADVICE[cause][0], str(error))
+    text = f"{error}; `quicdist doctor PORT@HOST` of the relay examines the way to it"
+    return Problem(ADVICE[cause][0], text)
 
 
 def _local_problem(error: BaseException) -> Problem | None:
@@ -140,7 +145,7 @@ def _local_problem(error: BaseException) -> Problem | None:
     from quicdist.gateway import EmitError, GatewayError
 
     if isinstance(error, (GatewayError, RelayError)):
-        return Problem(ExitCode.LOCAL, _of_start(error, error.cause))
+        return _of_start(error, error.cause)
     if isinstance(error, (CertificateError, EmitError, MissingExtra, PortFileError)):
         return Problem(ExitCode.LOCAL, str(error))
     if isinstance(error, OSError) and error.strerror:

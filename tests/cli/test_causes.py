@@ -6,6 +6,7 @@ import pytest
 
 from quicdist.cli.advice import ADVICE
 from quicdist.cli.exit_codes import ExitCode, problem_of
+from quicdist.cluster.relays import NoRelay
 from quicdist.doctor.diagnosis import DIAGNOSES, stopped
 from quicdist.doctor.findings import Trouble
 from quicdist.errors import Cause, NoConnection, StartError
@@ -95,3 +96,13 @@ def test_ping_a_node_that_is_not_trusted(quicdist: Command, calc: str) -> None:
 def test_ping_under_a_name_whose_port_is_in_use(quicdist: Command, calc: str) -> None:
     done = quicdist("ping", calc, "--name", calc)
     done.refused(ExitCode.LOCAL, "choose another port")
+
+
+@pytest.mark.parametrize("cause", [Cause.NO_ANSWER, Cause.NOT_ALLOWED, Cause.CERTIFICATE_THEIRS])
+def test_a_node_without_its_relay_exits_as_one_that_cannot_reach_a_peer(cause: Cause) -> None:
+    error = StartError("x", cause)
+    error.__cause__ = NoRelay("x", cause)
+    problem = problem_of(error)
+    assert problem is not None
+    assert problem.code is ADVICE[cause][0]
+    assert ("quicdist doctor" in str(problem)) != cause.is_refusal

@@ -93,7 +93,7 @@ def test_a_relay_without_the_key_of_a_node_gives_it_no_port(commands: Commands) 
     up = commands.start("relay", "relay", f"127.0.0.1:{port}", "--allow", f"sha256:{'0' * 64}")
     assert up
     refused = commands.run("home", "run", "--via", f"{port}@127.0.0.1/0", "calc.py")
-    assert refused.returncode == ExitCode.LOCAL
+    assert refused.returncode == ExitCode.REFUSED
     assert "gives no port: its allow-list does not contain the key of this node" in refused.stderr
 
 
@@ -117,11 +117,11 @@ def test_a_relay_with_an_authority_admits_its_certificates_only(commands: Comman
     )
     assert (called.returncode, called.stdout) == (0, "3\n")
     foreign = commands.run("foreign", *joining, *ours, "--cert", "theirs/node.pem")
-    assert foreign.returncode == ExitCode.LOCAL
+    assert foreign.returncode == ExitCode.REFUSED
     assert "the peer rejected this node's certificate" in foreign.stderr
     theirs = ["--ca", "theirs/ca.pem", "--cert", "theirs/node.pem"]
     distrusting = commands.run("foreign", *joining, *theirs)
-    assert distrusting.returncode == ExitCode.LOCAL
+    assert distrusting.returncode == ExitCode.REFUSED
     assert "the peer's certificate: unable to get local issuer certificate" in distrusting.stderr
 
 
