@@ -279,7 +279,7 @@ class Gateway:
             relayed = await open_via(
                 self.settings.via,
                 self._credentials,
-                asked=self.settings.node.address,
+                asked=self.settings.node.address if self.settings.name else None,
                 listen=self.settings.listen,
                 options=self.settings,
                 open_endpoint=lambda host, port, bind: Endpoint.open(

@@ -13,7 +13,7 @@ from quicdist.carriers.relay.client import RelayAddress
 from quicdist.carriers.trust import Trust
 from quicdist.cluster.via import RelayDomain, parse_via
 from quicdist.errors import Cause, NodeError, NodeNameError, StartError
-from quicdist.gateway import GatewaySettings
+from quicdist.gateway import Gateway, GatewaySettings
 from quicdist.protocol.dialects import ALL_ALPNS
 from tests.support.ports import free_port, free_ports
 from tests.support.relayed import HOST, relay, via
@@ -59,6 +59,17 @@ async def test_every_carrier_dials_the_name_at_the_relay(tmp_path: Path, alpn: s
         async with home.mailbox("box") as box:
             await outside.send(("box", home.name), b"x" * 300_000)
             assert await box.receive() == b"x" * 300_000
+
+
+@pytest.mark.io
+async def test_a_gateway_without_a_name_keeps_the_port_of_its_relay(tmp_path: Path) -> None:
+    async with relay(tmp_path) as one:
+        names = []
+        for _ in range(2):
+            settings = GatewaySettings(via=parse_via(via(one)), epmd_port=free_port())
+            async with Gateway(settings) as gateway:
+                names.append(gateway.name)
+    assert names[0] == names[1]
 
 
 @pytest.mark.io
