@@ -130,8 +130,16 @@ def test_where_the_kernel_cannot_cut_them(
     check(sender, targets)
 
 
-def test_datagrams_of_one_sender_and_size_are_one_batch(sockets: list[UdpSocket]) -> None:
-    sender, target, _ = sockets
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_without_compiled_code_datagrams_of_one_sender_and_size_are_one_batch(host: str) -> None:
+    with ExitStack() as stack:
+        sender, target = (bound(each, socket.AF_INET, None) for each in ("127.0.0.1", host))
+        stack.callback(sender.close)
+        stack.callback(target.close)
+        check_batches(sender, target)
+
+
+def check_batches(sender: UdpSocket, target: UdpSocket) -> None:
     path = (("127.0.0.1", int(target.address[1])), None)
     sizes = [900] * 10 + [100, 100, 100, 900, 50, 900]
     for number, size in enumerate(sizes):

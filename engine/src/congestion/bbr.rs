@@ -126,6 +126,8 @@ pub struct Bbr {
     is_round_start: bool,
     round_rtt: f64,
     round_rtts: u32,
+    round_at: f64,
+    round_delivered: f64,
     queue: f64,
     queues: VecDeque<f64>,
     queue_before: f64,
@@ -182,6 +184,8 @@ impl Bbr {
             is_round_start: false,
             round_rtt: f64::INFINITY,
             round_rtts: 0,
+            round_at: f64::NEG_INFINITY,
+            round_delivered: 0.0,
             queue: 0.0,
             queues: VecDeque::from([0.0]),
             queue_before: 0.0,
@@ -233,6 +237,19 @@ impl Bbr {
         if self.rounds % EXTRA_ROUNDS as i64 == 0 {
             self.extra.advance();
         }
+    }
+
+    /// Measures the rate of the round that has ended. Its largest rate sample is too high if a host
+    /// was busy: acknowledgements come late and then together.
+    fn take_round(&mut self, now: f64) {
+        let delivered = self.delivery.delivered;
+        let elapsed = now - self.round_at;
+        if elapsed > 0.0 {
+            self.recent.advance();
+            self.recent.update((delivered - self.round_delivered) / elapsed);
+        }
+        self.round_at = now;
+        self.round_delivered = delivered;
     }
 
     /// 5.3.4.3, 5.5.7.
@@ -707,8 +724,7 @@ impl Controller for Bbr {
         }
         self.advance(ack);
         if self.is_round_start {
-            self.recent.advance();
-            self.recent.update(self.latest_bandwidth);
+            self.take_round(ack.now);
             self.latest_bandwidth = sample.rate;
             self.latest_delivered = sample.delivered;
         }
