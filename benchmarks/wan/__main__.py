@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import shutil
@@ -31,6 +30,7 @@ from typing import Any
 from benchmarks.erlang_tls import tls_options
 from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, built, check, network
 from benchmarks.wan.record import Record
+from benchmarks.wan.sides import Sides, ask, hear, start_ours
 
 PATHS = [
     Path(20, 1000, 0, 100),
@@ -42,57 +42,9 @@ PATHS = [
     Path(50, 50, 0.5, 100),
     Path(20, 200, 1, 100),
 ]
-_ROOT = File(__file__).parents[2]
 _DIST_PORT = "4399"
 _MIB = 1024 * 1024
 _AVAILABLE = File("/proc/sys/net/ipv4/tcp_available_congestion_control")
-
-
-class Sides:
-    """The two processes of one candidate on one path."""
-
-    def __init__(self, spaces: Spaces) -> None:
-        self._spaces = spaces
-        self._all: list[subprocess.Popen[str]] = []
-
-    def start(self, space: str, *words: str) -> subprocess.Popen[str]:
-        """Starts a process at one end. Raises Absent if it does not start."""
-        process = subprocess.Popen(
-            self._spaces.command(space, words),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=_ROOT,
-        )
-        self._all.append(process)
-        return process
-
-    def close(self) -> None:
-        for process in self._all:
-            process.kill()
-            process.wait()
-
-
-def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Reads a line of a side as JSON. Raises Absent."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise Absent(f"it ended with {process.wait()}")
-    try:
-        answer: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:
-        raise Absent(f"it said {line.strip()[:200]}") from None
-    return answer
-
-
-def ask(process: subprocess.Popen[str], what: str, seconds: float) -> dict[str, Any]:
-    """Returns the answer of a driver. Raises Absent."""
-    assert process.stdin is not None
-    process.stdin.write(f"{what} {seconds}\n")
-    process.stdin.flush()
-    return hear(process)
 
 
 Start = Callable[[Sides, Spaces, str], subprocess.Popen[str]]
@@ -107,12 +59,7 @@ class Candidate:
 
 def ours(**settings: Any) -> Start:
     def start(sides: Sides, spaces: Spaces, directory: str) -> subprocess.Popen[str]:
-        words = (sys.executable, "-m", "benchmarks.wan.quicdist_side", json.dumps(settings))
-        server = sides.start(spaces.there, *words, THERE)
-        name = hear(server)["name"]
-        driver = sides.start(spaces.here, *words, HERE, name)
-        hear(driver)
-        return driver
+        return start_ours(sides, spaces, settings)
 
     return start
 

@@ -11,51 +11,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 
-from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, built, check, network
+from benchmarks.wan.network import Absent, Path, Spaces, built, check, network
+from benchmarks.wan.sides import Sides, ask, start_ours
 
 ALPNS = ("quicdist/1", "quicdist/2")
 QUANTILES = (0.5, 0.9, 0.99)
 
 
-@contextlib.contextmanager
-def side(spaces: Spaces, space: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """Yields a process at one end of the path, after its first line."""
-    command = [sys.executable, "-m", "benchmarks.wan.quicdist_side", *words]
-    process = subprocess.Popen(
-        spaces.command(space, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def hear(process: subprocess.Popen[str]) -> dict[str, object]:
-    assert process.stdout is not None
-    answer: dict[str, object] = json.loads(process.stdout.readline())
-    return answer
-
-
 def times_of(spaces: Spaces, engine: str, alpn: str, seconds: float) -> list[float]:
-    """Returns the durations of the questions in seconds, ascending."""
-    settings = json.dumps({"engine": engine, "dial_alpns": [alpn]})
-    with side(spaces, spaces.there, settings, THERE) as server:
-        name = str(hear(server)["name"])
-        with side(spaces, spaces.here, settings, HERE, name) as driver:
-            hear(driver)
-            assert driver.stdin is not None
-            driver.stdin.write(f"pairs {seconds}\n")
-            driver.stdin.flush()
-            times = hear(driver)["times"]
-            assert isinstance(times, list)
-            return sorted(times)
+    """Returns the durations of the questions in seconds, ascending. Raises Absent."""
+    with contextlib.closing(Sides(spaces)) as sides:
+        driver = start_ours(sides, spaces, {"engine": engine, "dial_alpns": [alpn]})
+        return sorted(ask(driver, "pairs", seconds)["times"])
 
 
 def main() -> int:

@@ -1,0 +1,71 @@
+"""The processes at the two ends of a path, which take orders and answer with lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path as File
+from typing import Any
+
+from benchmarks.wan.network import HERE, THERE, Absent, Spaces
+
+_ROOT = File(__file__).parents[2]
+
+
+class Sides:
+    """The two processes of one candidate on one path."""
+
+    def __init__(self, spaces: Spaces) -> None:
+        self._spaces = spaces
+        self._all: list[subprocess.Popen[str]] = []
+
+    def start(self, space: str, *words: str) -> subprocess.Popen[str]:
+        """Starts a process at one end. Raises Absent if it does not start."""
+        process = subprocess.Popen(
+            self._spaces.command(space, words),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=_ROOT,
+        )
+        self._all.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self._all:
+            process.kill()
+            process.wait()
+
+
+def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Reads a line of a side as JSON. Raises Absent."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise Absent(f"it ended with {process.wait()}")
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        raise Absent(f"it said {line.strip()[:200]}") from None
+    return answer
+
+
+def ask(process: subprocess.Popen[str], what: str, seconds: float) -> dict[str, Any]:
+    """Returns the answer of a driver. Raises Absent."""
+    assert process.stdin is not None
+    process.stdin.write(f"{what} {seconds}\n")
+    process.stdin.flush()
+    return hear(process)
+
+
+def start_ours(sides: Sides, spaces: Spaces, settings: Mapping[str, Any]) -> subprocess.Popen[str]:
+    """Starts quicdist_side.py at both ends; returns the driver. Raises Absent."""
+    words = (sys.executable, "-m", "benchmarks.wan.quicdist_side", json.dumps(settings))
+    server = sides.start(spaces.there, *words, THERE)
+    name = hear(server)["name"]
+    driver = sides.start(spaces.here, *words, HERE, name)
+    hear(driver)
+    return driver
