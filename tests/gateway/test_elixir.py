@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from contextlib import ExitStack
 
 import pytest
 
 from quicdist.gateway import erl_arguments
 from tests.support.gatewayed import GatewayThread, module_directory
-from tests.support.waiting import PATIENCE
+from tests.support.scripted_nodes import check_all_is_well, waiting_node
 
 pytestmark = [
     pytest.mark.erlang,
@@ -64,20 +63,5 @@ def _elixir(gateway: GatewayThread, script: str, *words: str) -> list[str]:
 def test_two_elixir_nodes() -> None:
     with ExitStack() as stack:
         one, two = (stack.enter_context(GatewayThread()) for _ in range(2))
-        server = stack.enter_context(
-            subprocess.Popen(
-                _elixir(one, _SERVER), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
-        )
-        stack.callback(server.kill)
-        assert server.stdout is not None
-        assert server.stdout.readline() == "up\n"
-        client = subprocess.run(
-            _elixir(two, _CLIENT, one.name),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert client.stdout == "all is well\n", client.stdout + client.stderr
+        stack.enter_context(waiting_node(_elixir(one, _SERVER)))
+        check_all_is_well(_elixir(two, _CLIENT, one.name))

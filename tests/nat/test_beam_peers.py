@@ -18,7 +18,7 @@ from tests.nat.kinds import DOUBLE_SYMMETRIC, MASQ, OPEN, SYMMETRIC, Kind
 from tests.nat.lab import Site
 from tests.nat.processes import COOKIE, NodeProcess
 from tests.support.erlang import ERL, NO_ELIXIR
-from tests.support.waiting import PATIENCE
+from tests.support.scripted_nodes import check_all_is_well, waiting_node
 
 pytestmark = [pytest.mark.erlang, pytest.mark.slow]
 
@@ -64,28 +64,9 @@ def test_an_elixir_node_dials_nodes_behind_nats(
     environment = {**os.environ, "HOME": str(tmp_path)}
     with ExitStack() as stack:
         python = stack.enter_context(NodeProcess(sites(SYMMETRIC, 0).node, tmp_path / "python"))
-        server = stack.enter_context(
-            subprocess.Popen(
-                elixir(far, one, tmp_path, _SERVER),
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-        stack.callback(server.kill)
-        assert server.stdout is not None
-        assert server.stdout.readline() == "up\n"
-        client = subprocess.run(
-            elixir(here, other, tmp_path, _CLIENT, python.name, one["gateway"]),
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert client.stdout == "all is well\n", client.stdout + client.stderr
+        stack.enter_context(waiting_node(elixir(far, one, tmp_path, _SERVER), environment))
+        client = elixir(here, other, tmp_path, _CLIENT, python.name, one["gateway"])
+        check_all_is_well(client, environment)
         assert python.ask("receive") == len("from Elixir")
 
 
@@ -109,15 +90,8 @@ def test_a_stock_node_on_a_public_address_dials_nodes_behind_nats(
         stack.callback(waiting.wait)
         stack.callback(waiting.kill)
         peers = f"{python.name} {one['gateway']}"
-        done = subprocess.run(
-            here.node.command([*erl(other), "-eval", f"{_UNTIL_UP} {talk}"]),
-            env={**os.environ, "HOME": str(tmp_path), "PEERS": peers},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert done.stdout == "all is well\n", done.stdout + done.stderr
+        client = here.node.command([*erl(other), "-eval", f"{_UNTIL_UP} {talk}"])
+        check_all_is_well(client, {**os.environ, "HOME": str(tmp_path), "PEERS": peers})
         assert python.ask("receive") == len("from Erlang")
 
 
