@@ -20,7 +20,7 @@ from quicdist.cluster.carrier import Accept, Carrier, ListenerSettings, Transpor
 from quicdist.cluster.names import Address
 from quicdist.cluster.relays import open_via
 from quicdist.errors import NodeError
-from quicdist.protocol.dialects import ALL_ALPNS, alpns_within
+from quicdist.protocol.dialects import ALL_ALPNS
 
 _ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
@@ -111,7 +111,7 @@ class _QuicCarrier:
                     place.host,
                     place.port,
                     node=node,
-                    alpns=alpns_within(self._settings.dial_alpns, self._settings.limits),
+                    alpns=self._settings.dial_alpns,
                     timeout=left,
                     first=first,
                 )
@@ -165,7 +165,7 @@ class _QuicCarrier:
         )
 
     async def _bind(self, host: str, port: int, accept: Accept | None, bind: Bind) -> Endpoint:
-        alpns = alpns_within(self._settings.listen_alpns, self._settings.limits)
+        alpns = self._settings.listen_alpns
         settings = self._settings.with_credentials(self._credentials, alpns)
         return await Endpoint.open(host, port, settings=settings, accept=accept, bind=bind)
 

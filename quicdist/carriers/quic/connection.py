@@ -552,8 +552,7 @@ class QuicConnection:
             self._end(CloseReason(CloseKind.ERROR, str(error), Cause.CARRIER))
             return
         try:
-            if batches:
-                self._host.send(batches)
+            self._host.send(batches)
         except OSError as error:
             if self.up is not None and not self.up.done():
                 text = error.strerror or str(error)

@@ -48,6 +48,7 @@ from quicdist.carriers.reject_reason import RejectCounts, RejectReason
 from quicdist.carriers.token_bucket import TokenBucket
 from quicdist.carriers.trust.names import host_of
 from quicdist.errors import Cause
+from quicdist.protocol.dialects import alpns_within
 from quicdist.protocol.role import Role
 
 _log = logging.getLogger("quicdist.quic")
@@ -164,8 +165,7 @@ class Endpoint:
         self._tick_planned = False
         self._is_closing = False
         self._emptied: asyncio.Event = asyncio.Event()
-        udp.read_with(self._engine.reader_of)
-        udp.watch(self._loop, self._on_ready)
+        self._watch_socket()
 
     @classmethod
     async def open(
@@ -305,6 +305,10 @@ class Endpoint:
             elif not self._still_reaches(connection):
                 connection.fail("the local address has changed", Cause.ADDRESS_NOT_AVAILABLE)
 
+    def _watch_socket(self) -> None:
+        self._udp.read_with(self._engine.reader_of)
+        self._udp.watch(self._loop, self._on_ready)
+
     def _renew_socket(self, addresses: Sequence[SocketAddress]) -> None:
         """Binds a new socket to the first available address."""
         old = self._udp
@@ -318,8 +322,7 @@ class Endpoint:
                 failure = error
                 continue
             self._release_socket(old)
-            self._udp.read_with(self._engine.reader_of)
-            self._udp.watch(self._loop, self._on_ready)
+            self._watch_socket()
             return
         raise failure or OSError("no local address with a route to the peers")
 
@@ -385,7 +388,7 @@ class Endpoint:
 
     def send(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams through the socket."""
-        if self._udp.is_closed or not batches:
+        if not batches or self._udp.fileno() < 0:
             return
         try:
             self._udp.send_all(batches)
@@ -762,10 +765,10 @@ class Endpoint:
 
         Raises AttemptFailed if the last attempt fails or a retry is useless, and TimeoutError.
         """
+        offered = alpns_within(alpns or self._settings.alpns, self._settings.limits)
         for attempt in itertools.count(1):
             left = deadline - self._loop.time()
             try:
-                offered = alpns or self._settings.alpns
                 return await self._attempt(node, address, offered, left, first)
             except AttemptFailed as error:
                 delay = _RETRY_DELAY * 2**attempt

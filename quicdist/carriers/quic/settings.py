@@ -17,7 +17,7 @@ from quicdist.carriers.relay.paths import PathMode, path_mode
 from quicdist.carriers.trust import Credentials
 from quicdist.errors import NodeError, SettingError
 from quicdist.limits import AdmissionLimits, CarrierLimits, ConnectionBounds
-from quicdist.protocol.dialects import ALL_ALPNS
+from quicdist.protocol.dialects import ALL_ALPNS, alpns_within
 from quicdist.setting_types import Duration, Range, check_fields
 
 _LONGEST_BUSY_WAIT = 1.0
@@ -111,9 +111,12 @@ class QuicOptions:
             )
 
     def with_credentials(self, credentials: Credentials, alpns: Sequence[str]) -> QuicSettings:
-        """Returns the settings of an endpoint with these credentials and ALPN protocols."""
+        """Returns the settings of an endpoint with these credentials and ALPN protocols.
+
+        Those that the limits do not allow are left out (`alpns_within`).
+        """
         chosen = {each.name: getattr(self, each.name) for each in dataclasses.fields(QuicOptions)}
-        return QuicSettings(credentials, alpns=alpns, **chosen)
+        return QuicSettings(credentials, alpns=alpns_within(alpns, self.limits), **chosen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,6 @@ class UdpSocket:
         self.family = sock.family
         self.address: SocketAddress = sock.getsockname()
         """The address that the socket is or was bound to."""
-        self.is_closed = False
         self._queue: deque[tuple[bytes, Path]] = deque()
         self._wildcard = _LINUX and _is_wildcard(self.address[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
@@ -183,7 +182,7 @@ class UdpSocket:
         return batches
 
     def _read(self, limit: int) -> list[Batch]:
-        if self._reader is None or self._socket.fileno() < 0:
+        if self._reader is None:
             return self._read_plainly(limit)
         batches, has_error = self._reader.read(limit)
         if has_error or not batches:
@@ -403,7 +402,6 @@ class UdpSocket:
 
     def close(self) -> None:
         """Closes the socket."""
-        self.is_closed = True
         self._reader = None
         self.unwatch()
         self._queue.clear()
