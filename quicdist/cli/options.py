@@ -470,12 +470,12 @@ class DialOptions:
         With --via it is a temporary port of the relay. Raises NodeNameError.
         """
         from quicdist.cluster.lookup import facing_found
-        from quicdist.cluster.via import parse_via
+        from quicdist.cluster.via import parse_via, temporary_name
 
         if self.name is not None:
             return self.name
         if self.via:
-            return f"0@{parse_via(self.via)[0].host}"
+            return temporary_name(parse_via(self.via))
         return await facing_found(node, lookups, timeout)
 
 

@@ -53,8 +53,8 @@ _HOST_FIRST: Final = 0.5
 _QUIET: Final = 1.0
 """Seconds without another instance after which a search of all nodes ends."""
 
-_LEAST: Final = 2.5
-"""Minimum time in seconds of a search for all nodes, for the same reasons as `_PATIENCE`."""
+_LEAST: Final = _PATIENCE
+"""Minimum time in seconds of a search for all nodes."""
 
 _PAUSE: Final = 0.1
 """Seconds between two checks whether a search has ended."""

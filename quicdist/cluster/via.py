@@ -41,6 +41,11 @@ def parse_via(via: Via) -> Relays:
     return tuple(one if isinstance(one, RelayAddress) else _parse(one) for one in given)
 
 
+def temporary_name(relays: Relays) -> str:
+    """Returns the name with which a node asks for a temporary port of the first relay."""
+    return f"0@{relays[0].host}"
+
+
 def check_via_name(name: str, relays: Relays) -> None:
     """Checks that a name with a port has the host of one of the relays. Raises NodeNameError.
 

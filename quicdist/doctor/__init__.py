@@ -30,7 +30,7 @@ from quicdist.cluster.cookie import find_cookie
 from quicdist.cluster.lookup import DEFAULT_LOOKUPS, Lookup, NotFound, cause_of, facing_found
 from quicdist.cluster.names import Address, NodeName, facing
 from quicdist.cluster.relays import open_via
-from quicdist.cluster.via import Relays
+from quicdist.cluster.via import Relays, temporary_name
 from quicdist.cluster.whereabouts import Whereabouts
 from quicdist.doctor import nat
 from quicdist.doctor.diagnosis import DIAGNOSES, Diagnosis, stopped
@@ -251,7 +251,7 @@ async def _relayed_endpoint(
 
     Raises NodeNameError, CertificateError, Stopped.
     """
-    own = Address.parse(settings.name or f"0@{settings.via[0].host}")
+    own = Address.parse(settings.name or temporary_name(settings.via))
     # The relay is verified; the node is examined.
     credentials = Credentials(settings.identity, settings.trust)
     try:

@@ -348,7 +348,7 @@ class RpcServer:
         text = "%s requested to spawn %s, which is not exported"
         logger.info(text, sender, format_bounded(function), extra=extra)
 
-    async def _apply_for_nobody(self, source: Source, module: Term, name: Term, args: Term) -> None:
+    async def _apply_and_exit(self, source: Source, module: Term, name: Term, args: Term) -> None:
         """Runs the function of a cast, or a spawned one."""
         with self._exits(source, module, name):
             await self._apply(source, module, name, args)
@@ -385,7 +385,7 @@ class RpcServer:
             case ("erpc", "execute_cast", 3), [module, name, cast_args]:
 
                 async def cast(me: Mailbox) -> None:
-                    await self._apply_for_nobody(source, module, name, cast_args)
+                    await self._apply_and_exit(source, module, name, cast_args)
 
                 return cast
         return None
@@ -562,7 +562,7 @@ class RpcServer:
             return
 
         async def main(me: Mailbox) -> None:
-            await self._apply_for_nobody(source, module, name, args)
+            await self._apply_and_exit(source, module, name, args)
 
         self._start(source, main, before=self._with_group_leader(source, leader), asker=_Asker())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -59,6 +60,7 @@ def _automatic() -> tuple[str, str]:
     return "native", "quicdist-engine is installed"
 
 
+@functools.cache
 def native_version() -> str | None:
     """Returns the version of the installed quicdist-engine, or None."""
     try:
