@@ -16,9 +16,9 @@ from quicdist.protocol.dialects.base import Buffer, DialectTraits
 from quicdist.protocol.packet import Packet
 from quicdist.protocol.role import Role
 
-FirstMessage: TypeAlias = Callable[[bool], bytes | None]
-"""Returns the first handshake message of a dialer, or None if it is not known yet. The argument
-states whether the connection has a binding (`Connection.binding`).
+FirstMessage: TypeAlias = Callable[[bytes, DialectTraits], bytes | None]
+"""Returns the first handshake message of a dialer, or None if it is not known yet. The arguments
+are `Connection.binding` and `Connection.traits`.
 
 With it, a carrier may send the message together with the last one of its own handshake, which saves
 a round trip. The owner sends the same message as usual.

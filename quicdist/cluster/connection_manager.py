@@ -36,6 +36,7 @@ from quicdist.cluster.resolver import Resolver
 from quicdist.errors import Cause, NoConnection
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
 from quicdist.limits import NodeLimits
+from quicdist.protocol.dialects.base import DialectTraits
 from quicdist.protocol.flags import Flag
 from quicdist.protocol.handshake import NOT_BOUND, LocalNode, first_message
 from quicdist.protocol.handshake_messages import Named, Status, is_node_name, settle_simultaneous
@@ -56,7 +57,7 @@ logger.addFilter(
 _MAX_QUEUED = 10_000
 """The maximum number of signals queued for one connection attempt."""
 
-_FINAL_STATUSES = frozenset({Status.NOT_ALLOWED.value})
+_FINAL_STATUSES = frozenset({Status.NOT_ALLOWED.value, Status.WRONG_COOKIE.value})
 """Refusals that are final: another attempt would be refused as well."""
 
 
@@ -468,10 +469,10 @@ class Connections:
             return False
         return peer.refusal.status is None or peer.refusal.status in _FINAL_STATUSES
 
-    def _first_message(self, binds: bool) -> bytes:
+    def _first_message(self, binding: bytes, traits: DialectTraits) -> bytes:
         """Returns the first message of this node as a dialer (see `FirstMessage`)."""
         assert self.local is not None
-        return first_message(self.local, binds=binds)
+        return first_message(self.local, binding, early_proofs=traits.early_proofs)
 
     async def _await_change(self, attempt: _Attempt, timeout: float) -> bool:
         attempt.changed.clear()
@@ -531,6 +532,7 @@ class Connections:
             options=self._options,
             binding=connection.binding,
             must_bind=node is not None and connection.must_bind(node),
+            early_proofs=connection.traits.early_proofs,
         )
         return Peer(
             connection,

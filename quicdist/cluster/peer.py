@@ -187,8 +187,6 @@ class Peer:
         self._lowers = False
         self._takes_sender = True
         self._takes_altact = False
-        self._has_proved = False
-        """Whether the dialer has sent its last handshake message, the cookie proof."""
         self._heard_at = self._loop.time()
         """Event loop time when packets of the peer were last handled."""
         self._liveness = Liveness(
@@ -234,7 +232,6 @@ class Peer:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, SendHandshake):
-            self._has_proved = self.is_dialer and event.data[:1] == b"r"
             self.connection.send_handshake(event.data)
         elif isinstance(event, PeerNamed):
             self.name = Atom(event.peer.name)
@@ -259,7 +256,8 @@ class Peer:
     def _answer_name(self, answer: Callable[[], Status | Named]) -> None:
         """Answers the peer's name, with a delay after wrong cookies from its address.
 
-        Until then the peer gets no challenge on which it could try a cookie.
+        Until then the peer gets no challenge on which it could try a cookie, and a proof that came
+        with the name is not checked.
         """
         delay = self._owner.patience(self)
         if not delay:
@@ -272,7 +270,12 @@ class Peer:
     def _decide(self, status: Status | Named) -> None:
         if isinstance(status, Named):
             self.name = Atom(status.name)
-        for event in self.session.decide(status):
+        try:
+            events = self.session.decide(status)
+        except HandshakeRefused as error:
+            self._refused(error)
+            return
+        for event in events:
             self._on_event(event)
         if status in (Status.NOK, Status.NOT_ALLOWED, Status.FALSE):
             cause = Cause.REFUSED_HERE if status is Status.NOT_ALLOWED else Cause.SUPERSEDED

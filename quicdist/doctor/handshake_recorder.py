@@ -42,6 +42,7 @@ class HandshakeRecorder:
             expected_peer=peer,
             binding=connection.binding,
             must_bind=connection.must_bind(peer),
+            early_proofs=connection.traits.early_proofs,
         )
         self.has_answered = False
         """Whether any handshake message was received."""

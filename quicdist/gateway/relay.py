@@ -23,6 +23,7 @@ from quicdist.errors import Cause
 from quicdist.gateway.info import RelayInfo
 from quicdist.gateway.policy_filter import Passage, PolicyFilter
 from quicdist.gateway.streams import FrameMerger, FrameSplitter
+from quicdist.protocol.dialects.base import DialectTraits
 from quicdist.protocol.errors import DistError, HandshakeRefused
 from quicdist.protocol.handshake_messages import Status, build_status, parse_name
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
@@ -592,7 +593,7 @@ class _Side:
         except DistError as error:
             self._relay.protocol_violated(self, error)
 
-    def first_message(self, binds: bool) -> bytes | None:
+    def first_message(self, binding: bytes, traits: DialectTraits) -> bytes | None:
         """Returns the first handshake message of this side while the other one is dialed.
 
         See `FirstMessage`. It is None if a policy filter may change the message.

@@ -44,8 +44,8 @@ class HandshakeRefused(DistError):
 class WrongCookie(HandshakeRefused):
     """The cookie of the peer differs from the cookie of this node."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason, Cause.COOKIE)
+    def __init__(self, reason: str, *, answer: bytes | None = None) -> None:
+        super().__init__(reason, Cause.COOKIE, answer=answer)
 
 
 class UsageError(DistError):

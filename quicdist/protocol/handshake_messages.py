@@ -16,7 +16,7 @@ from quicdist.protocol.errors import ProtocolError, UsageError
 from quicdist.protocol.flags import Flag
 
 MAX_MESSAGE = 4096
-"""Maximum size of a message in bytes. The longest valid message has 19 bytes and a name of 255
+"""Maximum size of a message in bytes. The longest valid message has 47 bytes and a name of 255
 characters."""
 
 MAX_NAME = 255
@@ -26,9 +26,13 @@ _NOT_IN_NAMES = frozenset(" *?")
 
 MAX_U32 = 0xFFFF_FFFF
 
+PROOF_SIZE = 32
+"""Size in bytes of a proof without a challenge (see `quicdist.protocol.early_proof`)."""
+
 _NAME = struct.Struct(">cQIH")
 _NAME_V5 = struct.Struct(">cHI")
 _CHALLENGE = struct.Struct(">cQIIH")
+_PROOF = _NAME
 _REPLY = struct.Struct(">cI16s")
 _COMPLEMENT = struct.Struct(">cII")
 _U16 = struct.Struct(">H")
@@ -52,6 +56,9 @@ class Status(Enum):
     """Answer to ALIVE: the old connection is broken, and this handshake continues."""
     FALSE = "false"
     """Answer to ALIVE: the old connection is in use, and this handshake ends."""
+    WRONG_COOKIE = "wrong_cookie"
+    """The listener refuses the proof in the name of the dialer. OTP does not define this status.
+    It is sent only to a dialer that has sent such a proof."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +71,16 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Message `N` of the dialer: its name, creation and the flags that it offers."""
+    """Message `N` of the dialer: its name, creation and the flags that it offers.
+
+    On `quicdist/2` a proof of the cookie follows the name. Other peers ignore it, as the manual
+    requires of additional bytes.
+    """
 
     flags: int
     creation: int
     name: str
+    proof: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,19 @@ class ChallengeAck:
     """Message `a`: the digest of the listener of the challenge of the dialer."""
 
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Message `p` of the listener on `quicdist/2`, which replaces the challenge and the ack.
+
+    Its name, creation, flags and proof of the cookie.
+    """
+
+    flags: int
+    creation: int
+    name: str
+    proof: bytes
 
 
 # -- proof of the cookie ------------------------------------------------------------------------
@@ -194,7 +219,8 @@ def settle_simultaneous(local_name: str, peer_name: str) -> Status:
 def build_name(message: Name) -> bytes:
     """Encodes a Name. Raises UsageError if the name is too long or not latin-1."""
     name = _name_bytes(message.name)
-    return _NAME.pack(b"N", message.flags, message.creation, len(name)) + name
+    head = _NAME.pack(b"N", message.flags, message.creation, len(name))
+    return head + name + message.proof
 
 
 def build_name_v5(message: NameV5) -> bytes:
@@ -225,6 +251,13 @@ def build_challenge_ack(message: ChallengeAck) -> bytes:
     return b"a" + message.digest
 
 
+def build_proof(message: Proof) -> bytes:
+    """Encodes a Proof. Raises UsageError if the name is too long or not latin-1."""
+    name = _name_bytes(message.name)
+    head = _PROOF.pack(b"p", message.flags, message.creation, len(name))
+    return head + name + message.proof
+
+
 def build_status(status: Status | Named) -> bytes:
     """Encodes a status. Raises UsageError if an assigned name is invalid."""
     if isinstance(status, Status):
@@ -247,7 +280,10 @@ def parse_name(data: bytes) -> Name | NameV5:
                 f"name message of {len(data)} bytes, expected at least {_NAME.size}"
             )
         _, flags, creation, length = _NAME.unpack_from(data)
-        return Name(flags, creation, _parse_name_text(data, _NAME.size, length))
+        name = _parse_name_text(data, _NAME.size, length)
+        proof = data[_NAME.size + length :]
+        has_proof = flags & Flag.CHANNEL_BINDING.value and len(proof) == PROOF_SIZE
+        return Name(flags, creation, name, proof if has_proof else b"")
     if data[:1] == b"n":
         if len(data) < _NAME_V5.size:
             raise ProtocolError(f"version 5 name message of {len(data)} bytes is too short")
@@ -288,6 +324,19 @@ def parse_challenge_ack(data: bytes) -> ChallengeAck:
     if data[:1] != b"a" or len(data) != 17:
         raise ProtocolError(f"expected a challenge ack of 17 bytes, got {_describe(data)}")
     return ChallengeAck(data[1:])
+
+
+def parse_proof(data: bytes) -> Proof:
+    """Parses the name and proof of the listener."""
+    _check_size(data)
+    if data[:1] != b"p" or len(data) < _PROOF.size:
+        raise ProtocolError(f"expected a proof, got {_describe(data)}")
+    _, flags, creation, length = _PROOF.unpack_from(data)
+    name = _parse_name_text(data, _PROOF.size, length)
+    proof = data[_PROOF.size + length :]
+    if len(proof) != PROOF_SIZE:
+        raise ProtocolError(f"a proof of {len(proof)} bytes, expected {PROOF_SIZE}")
+    return Proof(flags, creation, name, proof)
 
 
 def parse_status(data: bytes) -> Status | Named:

@@ -53,6 +53,7 @@ class Session:
         options: etf.Options = etf.DEFAULT,
         binding: bytes = b"",
         must_bind: bool = False,
+        early_proofs: bool = False,
     ) -> None:
         """`challenge` is an unpredictable 32-bit number.
 
@@ -61,7 +62,10 @@ class Session:
         `binding` is the exporter value of the TLS session, empty without TLS. The cookie digests
         are bound to it if the peer supports that. With `must_bind` a dialer refuses a peer that
         does not, before it sends a digest. The owner of a listener decides by the flags of
-        PeerNamed. Raises UsageError if an argument is invalid.
+        PeerNamed.
+
+        With `early_proofs` and a binding a dialer sends its proof with its name, and a listener
+        answers such a proof with its own. Raises UsageError if an argument is invalid.
         """
         self.local = local
         """The identity of this node."""
@@ -72,6 +76,7 @@ class Session:
             expected_peer=expected_peer,
             binding=binding,
             must_bind=must_bind,
+            early_proofs=early_proofs,
         )
         self._limits = limits or SessionLimits()
         self._options = options
@@ -109,9 +114,9 @@ class Session:
 
     @property
     def is_bound(self) -> bool:
-        """Whether the cookie digests are bound to the TLS session.
+        """Whether the proofs of the cookie are bound to the TLS session.
 
-        The value is known once the challenge was sent or received.
+        The value is known once the challenge or the proof was sent or received.
         """
         return self._handshake.is_bound
 
@@ -134,9 +139,9 @@ class Session:
         """Answers PeerNamed or AliveAsked. Raises UsageError if the status is not a valid answer.
 
         NOK, NOT_ALLOWED and FALSE end the session: send the returned messages and close the
-        connection.
+        connection. Raises WrongCookie if the dialer has sent a wrong proof with its name.
         """
-        return [*self._handshake.decide(status)]
+        return self._note_connected(self._handshake.decide(status))
 
     def receive(self, packet: Packet) -> list[Event]:
         """Processes a packet and returns the resulting events.
@@ -156,12 +161,14 @@ class Session:
             raise
 
     def _on_handshake(self, data: bytes) -> list[Event]:
-        events: list[Event] = [*self._handshake.receive(data)]
+        return self._note_connected(self._handshake.receive(data))
+
+    def _note_connected(self, events: list[HandshakeEvent]) -> list[Event]:
         for event in events:
             if isinstance(event, Connected):
                 self._connected = event
                 self._channel = Channel(event.flags, self._limits, self._options)
-        return events
+        return [*events]
 
     def encode(self, signal: Signal, payload: Payload = NO_PAYLOAD) -> OutgoingMessage:
         """See `Channel.encode`. Raises UsageError if the session is not connected."""

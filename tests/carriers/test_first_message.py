@@ -11,6 +11,7 @@ from quicdist.carriers.base import CertificateRejected
 from quicdist.carriers.quic.endpoint import Endpoint
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.trust import Credentials, Identity, Trust
+from quicdist.protocol.dialects.base import DialectTraits
 from tests.carriers.owners import NAME, Node, Owner, node
 from tests.support.waiting import PATIENCE
 
@@ -21,10 +22,10 @@ class First:
     """A `FirstMessage` that counts its calls."""
 
     def __init__(self) -> None:
-        self.asked: list[bool] = []
+        self.asked: list[tuple[bool, str]] = []
 
-    def __call__(self, binds: bool) -> bytes:
-        self.asked.append(binds)
+    def __call__(self, binding: bytes, traits: DialectTraits) -> bytes:
+        self.asked.append((bool(binding), traits.alpn))
         return NAME
 
 
@@ -54,7 +55,7 @@ async def test_the_listener_has_it_before_the_dialer_is_confirmed() -> None:
         there = await b.first()
         await here.until(lambda: here.is_up)
         await there.until(lambda: there.is_up)
-        assert first.asked == [True]
+        assert first.asked == [(True, "quicdist/2")]
         assert [message[:1] for message in there.handshake] == [b"N", b"r"]
 
 

@@ -26,6 +26,8 @@ from quicdist.protocol.role import Role
 from tests.protocol.forms import MonitorP, UnlinkId
 from tests.support.waiting import PATIENCE, until
 
+TRAITS = DialectTraits("fake", "")
+
 
 class Remembering:
     """A connection that records all calls in order."""
@@ -209,12 +211,12 @@ async def test_the_first_message_is_known_while_the_peer_is_dialed() -> None:
     near, far = Remembering(), Remembering()
     async with relay() as both:
         both.near.attach(near)
-        assert both.near.first_message(False) is None
+        assert both.near.first_message(b"", TRAITS) is None
         near.bring(HandshakePacket(b"Nname"))
-        assert both.near.first_message(False) == b"Nname"
+        assert both.near.first_message(b"", TRAITS) == b"Nname"
         both.far.attach(far)
         assert far.told == [HandshakePacket(b"Nname")]
-        assert both.near.first_message(False) is None
+        assert both.near.first_message(b"", TRAITS) is None
 
 
 async def test_a_message_that_a_policy_may_change_is_not_sent_early() -> None:
@@ -228,7 +230,7 @@ async def test_a_message_that_a_policy_may_change_is_not_sent_early() -> None:
     )
     made.near.attach(near := Remembering())
     near.bring(HandshakePacket(b"Nname"))
-    assert made.near.first_message(False) is None
+    assert made.near.first_message(b"", TRAITS) is None
     made.close("end of test")
     await asyncio.wait_for(made.wait_closed(), PATIENCE)
 

@@ -65,8 +65,12 @@ def test_the_table_alone_leads_from_state_to_state() -> None:
 
 @pytest.mark.parametrize("flags", [DEFAULT_FLAGS, DEFAULT_FLAGS | Flag.NAME_ME])
 @pytest.mark.parametrize("binding", [b"", b"exported"])
-def test_the_first_message_is_known_before_the_handshake(flags: Flag, binding: bytes) -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_the_first_message_is_known_before_the_handshake(
+    flags: Flag, binding: bytes, early: bool
+) -> None:
     name = "here" if Flag.NAME_ME in flags else "a@here"
     local = LocalNode(name, 7, flags, "secret")
-    [first] = Handshake(local, Role.DIALER, challenge=1, binding=binding).start()
-    assert first == SendHandshake(first_message(local, binds=bool(binding)))
+    dialer = Handshake(local, Role.DIALER, challenge=1, binding=binding, early_proofs=early)
+    [first] = dialer.start()
+    assert first == SendHandshake(first_message(local, binding, early_proofs=early))

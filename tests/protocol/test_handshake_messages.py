@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.errors import ProtocolError, UsageError
+from quicdist.protocol.flags import Flag
 from quicdist.protocol.handshake_messages import Named, Status
 
 U32 = st.integers(0, 2**32 - 1)
@@ -28,6 +30,7 @@ PARSERS = (
     hs.parse_challenge,
     hs.parse_challenge_reply,
     hs.parse_challenge_ack,
+    hs.parse_proof,
     hs.parse_status,
 )
 
@@ -56,6 +59,19 @@ def test_challenge_and_bytes_behind_it(challenge: hs.Challenge, extra: bytes) ->
 @given(st.builds(hs.ChallengeReply, U32, DIGEST))
 def test_challenge_reply(reply: hs.ChallengeReply) -> None:
     assert hs.parse_challenge_reply(hs.build_challenge_reply(reply)) == reply
+
+
+@given(st.builds(hs.Name, U64, U32, NODE, st.binary(min_size=32, max_size=32)))
+def test_a_name_with_a_proof(name: hs.Name) -> None:
+    has_proof = name.flags & Flag.CHANNEL_BINDING.value
+    assert hs.parse_name(hs.build_name(name)) == (name if has_proof else replace(name, proof=b""))
+
+
+@given(st.builds(hs.Proof, U64, U32, NODE, st.binary(min_size=32, max_size=32)))
+def test_proof(proof: hs.Proof) -> None:
+    assert hs.parse_proof(hs.build_proof(proof)) == proof
+    with pytest.raises(ProtocolError, match="a proof of 33 bytes, expected 32"):
+        hs.parse_proof(hs.build_proof(proof) + b"x")
 
 
 @given(st.builds(hs.ChallengeAck, DIGEST))
@@ -97,6 +113,7 @@ def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
         (hs.build_challenge_reply(hs.ChallengeReply(1, bytes(16))), hs.parse_challenge_reply),
         (hs.build_challenge_ack(hs.ChallengeAck(bytes(16))), hs.parse_challenge_ack),
         (hs.build_complement(hs.Complement(1 << 32, 1)), hs.parse_complement),
+        (hs.build_proof(hs.Proof(1, 2, "a@b", bytes(32))), hs.parse_proof),
         (hs.build_status(Named("a@b", 1)), hs.parse_status),
     ],
 )

@@ -15,9 +15,9 @@ from quicdist.etf import Atom, Pid
 from quicdist.limits import SessionLimits
 from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.channel import FragmentStored, MessageReceived, PayloadRefused
-from quicdist.protocol.errors import DistError, ProtocolError, UsageError
+from quicdist.protocol.errors import DistError, ProtocolError, UsageError, WrongCookie
 from quicdist.protocol.flags import DEFAULT_FLAGS
-from quicdist.protocol.handshake import SendHandshake
+from quicdist.protocol.handshake import SendHandshake, first_message
 from quicdist.protocol.header import FIRST_FRAGMENT, FRAGMENT_HEAD, NEXT_FRAGMENT, VERSION
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.session import Event, Session
@@ -31,6 +31,19 @@ CHALLENGE = hs.build_challenge(hs.Challenge(int(DEFAULT_FLAGS), 7, 5, "evil@x"))
 STATUSES = [hs.build_status(status) for status in hs.Status]
 
 
+def of_another_session() -> list[bytes]:
+    """What two nodes with the cookie send in another TLS session."""
+    binding = b"2" * 32
+    name = first_message(node("evil@x"), binding, early_proofs=True)
+    listener = acceptor(node("evil2@x"), binding=binding, early_proofs=True)
+    listener.receive(HandshakePacket(name))
+    answers = listener.decide(hs.Status.OK)
+    return [name, *(one.data for one in answers if isinstance(one, SendHandshake))]
+
+
+OTHER_SESSION = of_another_session()
+
+
 class WithoutTheCookie(RuleBasedStateMachine):
     """A peer that knows the protocol and replays messages.
 
@@ -38,11 +51,13 @@ class WithoutTheCookie(RuleBasedStateMachine):
     instead of the victim.
     """
 
-    @initialize(dials=st.booleans())
-    def begin(self, dials: bool) -> None:
-        self.victim = acceptor(node("b@x")) if dials else initiator(node("b@x"))
+    @initialize(dials=st.booleans(), early_proofs=st.booleans())
+    def begin(self, dials: bool, early_proofs: bool) -> None:
+        make = acceptor if dials else initiator
+        binding = b"1" * 32 if early_proofs else b""
+        self.victim = make(node("b@x"), binding=binding, early_proofs=early_proofs)
         self.over = False
-        self.heard: list[bytes] = [NAME, CHALLENGE, *STATUSES]
+        self.heard: list[bytes] = [NAME, CHALLENGE, *STATUSES, *OTHER_SESSION]
         self.listen(self.victim.start())
 
     def listen(self, events: list[Event]) -> None:
@@ -80,6 +95,9 @@ class WithoutTheCookie(RuleBasedStateMachine):
         try:
             self.listen(self.victim.decide(status))
         except UsageError:
+            return
+        except WrongCookie:
+            self.over = True
             return
         self.over = self.over or status in (hs.Status.NOK, hs.Status.NOT_ALLOWED, hs.Status.FALSE)
 

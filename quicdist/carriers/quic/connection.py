@@ -639,7 +639,7 @@ class QuicConnection:
         if self._first is not None and self.traits.binds:
             # This node trusts the peer. The peer reads this only after it has accepted the
             # certificate of this node, since it follows the Finished message.
-            message = self._first(bool(self.binding))
+            message = self._first(self.binding, self.traits)
             if message is not None:
                 self.send_handshake(message)
                 self._sent_first = message

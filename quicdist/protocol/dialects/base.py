@@ -91,6 +91,9 @@ class DialectTraits:
     """Whether cookie digests may be bound to the TLS session, because the peers are quicdist nodes
     and gateways. Erlang nodes do not support it."""
 
+    early_proofs: bool = False
+    """Whether a dialer proves the cookie with its name (see `quicdist.protocol.early_proof`)."""
+
     has_offers: bool = False
     """Whether the nodes can exchange messages about direct paths beside the frames."""
 

@@ -7,7 +7,7 @@ after the one for messages about direct paths. `quicdist.protocol.streams` keeps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects.base import (
@@ -25,7 +25,7 @@ from quicdist.protocol.dialects.framing import (
     length_prefixed,
 )
 from quicdist.protocol.dialects.native import NativeDialect
-from quicdist.protocol.dialects.single_stream import STREAM
+from quicdist.protocol.dialects.single_stream import CHALLENGE_ACK, CHALLENGE_REPLY, STREAM
 from quicdist.protocol.packet import FramePacket, Packet
 from quicdist.protocol.role import Role
 from quicdist.protocol.streams import (
@@ -36,6 +36,9 @@ from quicdist.protocol.streams import (
     OutgoingStreams,
     escaped,
 )
+
+_PROOF = b"p"
+"""Tag of the proof of the listener, which ends the handshake for a dialer."""
 
 _STEP = 4
 """Difference between the ids of two streams of the same type (RFC 9000, 2.1)."""
@@ -48,10 +51,16 @@ class NativeStreamsDialect(NativeDialect):
         name="quicdist",
         alpn="quicdist/2",
         binds=True,
+        early_proofs=True,
         renews_ids=True,
         has_offers=True,
         data_streams=DATA_STREAMS,
     )
+
+    last_messages: Mapping[Role, Collection[bytes]] = {
+        Role.DIALER: (CHALLENGE_ACK, _PROOF),
+        Role.LISTENER: (CHALLENGE_REPLY,),
+    }
 
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
         super().__init__(role, limits)
@@ -114,6 +123,8 @@ class NativeStreamsDialect(NativeDialect):
 
     def _receive_first(self, data: Buffer) -> Received:
         """Receives bytes of stream 0, and what has waited for the end of the handshake."""
+        if self._is_connected and self._in_handshake:
+            self._end_handshake()
         packets: list[Packet] = []
         bodies: list[bytes] = []
         for packet in super().receive(STREAM, data).packets:
@@ -129,6 +140,15 @@ class NativeStreamsDialect(NativeDialect):
         if self._frames.announced or self._incoming.held_bytes:
             self._check_stored()
         return Received(packets)
+
+    def _end_handshake(self) -> None:
+        """Begins to read frames. No message has ended the handshake: the name had a proof.
+
+        Raises DialectError if the dialer has sent more than its name.
+        """
+        if self._messages.missing:
+            raise DialectError("a part of a message before the end of the handshake")
+        self._in_handshake = False
 
     def _receive_data(self, number: int, chunk: bytes) -> list[FramePacket]:
         framer = self._framers.get(number)

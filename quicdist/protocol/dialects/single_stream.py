@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects.base import (
@@ -33,8 +33,7 @@ _STATUS_GAP = 0.05
 _ACK_GAP = 0.25
 """Seconds between the challenge ack and the first frame, unless a packet of the dialer arrives."""
 
-_LAST_TO = {Role.DIALER: b"a", Role.LISTENER: b"r"}
-"""Tag of the last handshake message that each role receives: challenge ack or challenge reply."""
+CHALLENGE_ACK, CHALLENGE_REPLY = b"a", b"r"
 
 
 class SingleStreamDialect:
@@ -52,12 +51,18 @@ class SingleStreamDialect:
     withheld = 0
     """Frames that follow the last handshake message are returned with it."""
 
+    last_messages: Mapping[Role, Collection[bytes]] = {
+        Role.DIALER: (CHALLENGE_ACK,),
+        Role.LISTENER: (CHALLENGE_REPLY,),
+    }
+    """Tags of the handshake messages that each role may receive last."""
+
     handshake_width = 2
     """Size in bytes of the length field of a handshake message."""
 
     def __init__(self, role: Role, limits: CarrierLimits) -> None:
         self.role = role
-        self._last = _LAST_TO[role]
+        self._last = self.last_messages[role]
         self._messages = handshake_framer(limits, self.handshake_width)
         self._frames = frame_framer(limits)
         self._in_handshake = True
@@ -102,7 +107,7 @@ class SingleStreamDialect:
                 return Received(packets)
             if message:  # ticks of macula during the handshake are empty
                 packets.append(HandshakePacket(message))
-                self._in_handshake = message[:1] != self._last
+                self._in_handshake = message[:1] not in self._last
         packets += [FramePacket(body) for body in self._frames.feed_frames(rest)]
         return Received(packets)
 
