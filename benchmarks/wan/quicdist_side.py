@@ -25,6 +25,8 @@ ASKING = 10
 """Number of processes that send small messages during a bulk transfer."""
 PAIRS = 50
 """Number of processes that send small messages, each to a process of its own, and nothing else."""
+_STARTED = 16
+"""Number of large messages of which the start of a connection is measured."""
 _PAUSE = 0.05
 """Seconds between two messages of one process."""
 
@@ -107,11 +109,35 @@ def varied(chance: random.Random) -> Iterator[float]:
         yield _PAUSE * (0.5 + chance.random())
 
 
+async def start(node: Node, other: str) -> float:
+    """Measures the first messages of a connection, in seconds until the other side has them."""
+    async with node.mailbox() as me:
+        began = time.perf_counter()
+        for _ in range(_STARTED):
+            await me.send(("sink", other), LARGE)
+        await me.send(("sink", other), (me.pid, 1))
+        await me.receive()
+        return time.perf_counter() - began
+
+
+async def connect(node: Node, other: str) -> float:
+    """Measures how long it takes to connect again, in seconds."""
+    node.disconnect(other)
+    await asyncio.sleep(_PAUSE)
+    began = time.perf_counter()
+    await node.connect(other)
+    return time.perf_counter() - began
+
+
 async def measure(node: Node, other: str, what: str, seconds: float) -> Answer:
     if what == "bulk":
         return {"rate": await flow(node, other, seconds)}
     if what == "ping":
         return {"times": await asked(node, other, seconds)}
+    if what == "start":
+        return {"times": [await start(node, other)]}
+    if what == "connect":
+        return {"times": [await connect(node, other)]}
     if what == "pairs":
         return {"times": await pairs(node, other, seconds)}
     flowing = asyncio.create_task(flow(node, other, seconds))
