@@ -8,10 +8,11 @@ certificate. With a policy, a `PolicyFilter` decodes them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from quicdist.carriers.base import CloseKind, CloseReason, Connection
@@ -571,6 +572,10 @@ class _Side:
 
     def packets_received(self, packets: Sequence[Packet]) -> int:
         """Forwards packets. Packets received before the other side is attached are kept."""
+        return self._pass_on(packets)
+
+    def _pass_on(self, packets: Sequence[Packet]) -> int:
+        """See `packets_received`."""
         self.brought_packets = True
         target = self.other.connection
         if self._relay.is_closing:
@@ -586,8 +591,14 @@ class _Side:
 
     def _handle(self, packets: Sequence[Packet], target: Connection) -> None:
         """Forwards packets. If they violate the protocol or the policy, the relay ends."""
-        try:
+        with self._violations():
             self._filter(packets, target, self.policy_filter)
+
+    @contextlib.contextmanager
+    def _violations(self) -> Iterator[None]:
+        """Ends the relay if this side violates the protocol or the policy."""
+        try:
+            yield
         except HandshakeRefused as refusal:
             self._relay.refuse(refusal)
         except DistError as error:
@@ -596,16 +607,16 @@ class _Side:
     def first_message(self, binding: bytes, traits: DialectTraits) -> bytes | None:
         """Returns the first handshake message of this side while the other one is dialed.
 
-        See `FirstMessage`. It is None if a policy filter may change the message.
+        See `FirstMessage`.
         """
-        if self.policy_filter is not None or not self._early:
+        if not self._early:
             return None
         first = self._early[0]
         return first.data if isinstance(first, HandshakePacket) else None
 
     def take_early(self, packets: Sequence[Packet]) -> None:
         """Handles packets that were received before the other side was attached."""
-        consumed = self.packets_received(packets)
+        consumed = self._pass_on(packets)
         if self.connection is not None and not self.gone:
             self.connection.consumed(consumed)
 
@@ -622,7 +633,7 @@ class _Side:
     def _filter(
         self, packets: Sequence[Packet], target: Connection, policy_filter: PolicyFilter | None
     ) -> None:
-        """As `_forward`, filtered by the policy filter. Raises HandshakeRefused, ProtocolError."""
+        """Forwards packets as the policy permits. Raises HandshakeRefused, ProtocolError."""
         raise NotImplementedError
 
     def _forward(self, packet: Packet, target: Connection) -> None:
@@ -669,14 +680,23 @@ class _NearSide(_Side):
     Its messages pass; the policy filter learns the permitted answers from them.
     """
 
+    def packets_received(self, packets: Sequence[Packet]) -> int:
+        """As `_Side`. The policy filter reads packets at once, so that the first one is known."""
+        policy_filter = self.policy_filter
+        if policy_filter is None or self._relay.is_closing:
+            return self._pass_on(packets)
+        passed: list[Packet] = []
+        with self._violations():
+            for packet in packets:
+                passed.append(policy_filter.from_node(packet))
+        return self._pass_on(passed)
+
     def _filter(
         self, packets: Sequence[Packet], target: Connection, policy_filter: PolicyFilter | None
     ) -> None:
         for packet in packets:
             if not self._relay.is_closing:
-                self._forward(
-                    packet if policy_filter is None else policy_filter.from_node(packet), target
-                )
+                self._forward(packet, target)
 
     def _send(self, frame: FramePacket, target: Connection) -> None:
         self._relay.send_to_peer(frame.data, target)

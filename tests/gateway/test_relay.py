@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from quicdist.gateway.policy_filter import PolicyFilter
 from quicdist.gateway.relay import PeerRates, Relay, claimed_name
 from quicdist.protocol import handshake_messages as hs
 from quicdist.protocol.dialects.base import Buffer, DialectTraits
-from quicdist.protocol.flags import DEFAULT_FLAGS
+from quicdist.protocol.flags import DEFAULT_FLAGS, Flag
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
 from tests.protocol.forms import MonitorP, UnlinkId
@@ -219,19 +220,47 @@ async def test_the_first_message_is_known_while_the_peer_is_dialed() -> None:
         assert both.near.first_message(b"", TRAITS) is None
 
 
-async def test_a_message_that_a_policy_may_change_is_not_sent_early() -> None:
-    made = Relay(
+def dialing_with(policy: Policy) -> Relay:
+    return Relay(
         "node@x",
         peer_name="peer@x",
         peer_address="there:6666",
         handshake_timeout=PATIENCE,
         keepalive=PATIENCE,
-        policy_filter=PolicyFilter(Policy(()), "node@x", dialed_peer="peer@x"),
+        policy_filter=PolicyFilter(policy, "node@x", dialed_peer="peer@x"),
     )
-    made.near.attach(near := Remembering())
-    near.bring(HandshakePacket(b"Nname"))
-    assert made.near.first_message(b"", TRAITS) is None
+
+
+NAME = hs.Name(int(DEFAULT_FLAGS), 1, "node@x")
+
+
+async def test_the_first_message_is_that_which_the_policy_filter_passes() -> None:
+    made = dialing_with(Policy((PeerRules(nodes=("peer@x",)),)))
+    near, far = Remembering(), Remembering()
+    made.near.attach(near)
+    near.bring(HandshakePacket(hs.build_name(NAME)))
+    flags = DEFAULT_FLAGS & ~Flag.DIST_HDR_ATOM_CACHE
+    passed = hs.build_name(replace(NAME, flags=int(flags)))
+    assert made.near.first_message(b"", TRAITS) == passed
+    made.far.attach(far)
+    assert far.told == [HandshakePacket(passed)]
+    assert near.consumed_bytes == len(passed)
     made.close("end of test")
+    await asyncio.wait_for(made.wait_closed(), PATIENCE)
+
+
+async def test_a_peer_that_the_policy_does_not_permit_is_told_nothing() -> None:
+    made = dialing_with(Policy(()))
+    near, far = Remembering(), Remembering()
+    made.near.attach(near)
+    near.bring(HandshakePacket(hs.build_name(NAME)))
+    assert near.told == [HandshakePacket(b"snot_allowed")]
+    assert made.near.first_message(b"", TRAITS) is None
+    made.far.attach(far)
+    await until(lambda: near.flushes)
+    assert far.closed is not None
+    assert far.told == []
+    near.flushes[0].set_result(True)
     await asyncio.wait_for(made.wait_closed(), PATIENCE)
 
 
