@@ -166,6 +166,9 @@ class Connection(Protocol):
         data stream of the sending process if the traits have data streams.
         """
 
+    def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
+        """Queues frames of messages that begin with their u32 length, like `send_frame` each."""
+
     def consumed(self, count: int) -> None:
         """Reports `count` consumed bytes, in addition to those that `packets_received` returned.
 

@@ -146,6 +146,10 @@ class TcpConnection(asyncio.BufferedProtocol):
         """
         self._perform((self._dialect.frame_bytes(parts),))
 
+    def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
+        """Queues frames that begin with their length."""
+        self._perform((self._dialect.framed_bytes(frames),))
+
     def consumed(self, count: int) -> None:
         """Reports `count` consumed bytes of packet data.
 

@@ -13,20 +13,24 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Protocol
 
-from quicdist.etf.terms import Pid
-from quicdist.protocol.channel import OutgoingMessage
+from quicdist.etf.terms import Atom, Pid
+from quicdist.protocol.channel import Head, OutgoingMessage
 from quicdist.protocol.dialects.base import Buffer
 from quicdist.protocol.streams import stream_of
 from quicdist.runtime.backpressure import Backpressure
 
 Frame = Sequence[Buffer]
-
+Prefixes = dict[tuple[Atom, ...], bytes]
 
 _ENTRY = 1024
 """Overhead of a queued message in bytes, mostly for the sender's lane."""
 
 _TURN = 16 * 1024
-"""The number of bytes of small messages in one turn. The last message may exceed it."""
+"""The number of bytes of small messages in one turn. The last message or run may exceed it."""
+
+_RUN = 8 * 1024
+"""The number of bytes of frames that are passed to the carrier together. The last frame may exceed
+it."""
 
 
 class FrameSink(Protocol):
@@ -38,6 +42,9 @@ class FrameSink(Protocol):
 
     def send_frame(self, parts: Frame, stream: int = 0) -> None:
         """Passes one frame to the carrier."""
+
+    def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
+        """Passes frames that begin with their length to the carrier."""
 
 
 class Fragmenter(Protocol):
@@ -52,17 +59,50 @@ class Fragmenter(Protocol):
     def frames(self, message: OutgoingMessage, stream: int = 0) -> Iterator[Frame]:
         """Yields the frames of any message."""
 
+    def unframed(self, head: Head, prefixes: Prefixes, frame: bytes) -> OutgoingMessage:
+        """Returns the message of a frame that was made with a head and its prefixes."""
+
+
+class _Run:
+    """Frames of one sender with the same head, made while its prefixes were the same."""
+
+    __slots__ = ("frames", "head", "prefixes", "size")
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.prefixes: Prefixes = head.prefixes
+        self.frames: list[bytes] = []
+        self.size = 0
+
 
 class _Lane:
     """The queue of one sender. Its first message may be partly sent."""
 
-    __slots__ = ("frames", "messages", "rest", "stream")
+    __slots__ = ("count", "frames", "messages", "rest", "run", "size", "stream")
 
     def __init__(self, stream: int) -> None:
         self.stream = stream
-        self.messages: deque[tuple[OutgoingMessage, Backpressure | None]] = deque()
+        self.messages: deque[tuple[OutgoingMessage, Backpressure | None] | _Run] = deque()
+        self.count = 0
+        """The number of messages, in runs as well."""
+        self.size = 0
+        """Their bytes."""
+        self.run: _Run | None = None
+        """The last entry of `messages`, if more frames can be added to it."""
         self.frames: Iterator[Frame] | None = None
         self.rest = 0
+
+    def add(self, message: OutgoingMessage, level: Backpressure | None) -> None:
+        """Queues a message."""
+        self.messages.append((message, level))
+        self.run = None
+        self.count += 1
+        self.size += message.size
+
+    def took(self, count: int, size: int) -> None:
+        """Counts messages that have left the queue."""
+        self.count -= count
+        self.size -= size
 
 
 class Outbox:
@@ -86,6 +126,11 @@ class Outbox:
         self._low = low
         self._lanes: dict[Hashable, _Lane] = {}
         self._turns: deque[Hashable] = deque()
+        self._last: tuple[Hashable, _Lane] | None = None
+        """The sender of the last frame and its lane, which may have ended."""
+        self._is_feed_planned = False
+        self._unfed = 0
+        """Bytes of frames accepted since the last attempt to pass frames to the carrier."""
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._draining: dict[asyncio.Future[None], None] = {}
         self._failure: Callable[[], Exception] | None = None
@@ -105,9 +150,7 @@ class Outbox:
         lane = self._lanes.get(sender)
         if lane is None:
             return False
-        if lane.frames is not None or len(lane.messages) * _ENTRY > _TURN:
-            return True
-        return sum(message.size + _ENTRY for message, _ in lane.messages) > _TURN
+        return lane.frames is not None or lane.size + lane.count * _ENTRY > _TURN
 
     @property
     def is_empty(self) -> bool:
@@ -124,32 +167,80 @@ class Outbox:
         if self._failure is not None:
             return
         self.messages_accepted += 1
-        stream = stream_of(sender) if self.has_data_streams and type(sender) is Pid else 0
+        stream = self.stream_of(sender)
         if not self._turns and self._sink.is_writable:
             frame = self.fragmenter.frame(message, stream)
             if frame is not None:
                 self._sink.send_frame((frame,), stream)
                 self.frames_sent += 1
                 return
-        lane = self._lanes.get(sender)
-        if lane is None:
-            lane = self._lanes[sender] = _Lane(stream)
-            self._turns.append(sender)
-        lane.messages.append((message, level))
+        self._lane(sender, stream).add(message, level)
         self.queued += message.size
         if level is not None:
             level.size += message.size + _ENTRY
         if self._sink.is_writable:
             self.feed()
 
+    def put_frame(self, sender: Hashable, head: Head, frame: bytes) -> None:
+        """Accepts a message as the frame that `Channel.framed` has returned for `head`.
+
+        The frames of one event loop iteration are passed to the carrier together.
+        """
+        if self._failure is not None:
+            return
+        self.messages_accepted += 1
+        if not self._is_feed_planned:
+            self._is_feed_planned = True
+            asyncio.get_running_loop().call_soon(self._feed_as_planned)
+            if not self._turns and self._sink.is_writable:
+                # The carrier plans its work now, so that the planned feed precedes it.
+                self._sink.send_framed((frame,), self.stream_of(sender))
+                self.frames_sent += 1
+                return
+        last = self._last
+        if last is not None and last[0] is sender and last[1].count:
+            lane = last[1]
+        else:
+            lane = self._lane(sender, self.stream_of(sender))
+            self._last = sender, lane
+        run = lane.run
+        if run is None or run.prefixes is not head.prefixes or run.size >= _RUN:
+            run = lane.run = _Run(head)
+            lane.messages.append(run)
+        size = len(frame)
+        run.frames.append(frame)
+        run.size += size
+        lane.count += 1
+        lane.size += size
+        self.queued += size
+        self._unfed += size
+        if self._unfed >= _RUN:
+            self.feed()
+
+    def _feed_as_planned(self) -> None:
+        self._is_feed_planned = False
+        self.feed()
+
+    def stream_of(self, sender: Hashable) -> int:
+        """Returns the stream of the messages of a sender."""
+        return stream_of(sender) if self.has_data_streams and type(sender) is Pid else 0
+
+    def _lane(self, sender: Hashable, stream: int) -> _Lane:
+        lane = self._lanes.get(sender)
+        if lane is None:
+            lane = self._lanes[sender] = _Lane(stream)
+            self._turns.append(sender)
+        return lane
+
     def feed(self) -> None:
         """Passes frames to the carrier while it is writable."""
+        self._unfed = 0
         turns = self._turns
         sink = self._sink
         while turns and sink.is_writable:
             lane = self._lanes[turns[0]]
-            if not self._send_fragment(lane) and not self._send_small(lane) and lane.messages:
-                self._begin(lane, *lane.messages.popleft())
+            if not self._send_fragment(lane) and not self._send_small(lane):
+                self._begin_large(lane)
             if lane.messages or lane.frames is not None:
                 turns.rotate(-1)
             else:
@@ -182,7 +273,12 @@ class Outbox:
         sink = self._sink
         sent = 0
         while messages and sent < _TURN and sink.is_writable:
-            message, level = messages[0]
+            entry = messages[0]
+            if type(entry) is _Run:
+                sent += self._send_run(lane, entry)
+                continue
+            assert type(entry) is tuple
+            message, level = entry
             frame = self.fragmenter.frame(message, lane.stream)
             if frame is None:
                 break
@@ -190,13 +286,42 @@ class Outbox:
             if level is not None:
                 level.take(message.size + _ENTRY)
             sent += message.size
+            lane.took(1, message.size)
             self.queued -= message.size
             self.frames_sent += 1
             sink.send_frame((frame,), lane.stream)
         return sent > 0
 
-    def _begin(self, lane: _Lane, message: OutgoingMessage, level: Backpressure | None) -> None:
-        """Sends the first frame of a large message."""
+    def _send_run(self, lane: _Lane, run: _Run) -> int:
+        """Sends the run that is first in its lane. Returns its bytes.
+
+        If the atom cache has changed since its frames were made, replaces it by their messages and
+        returns 0.
+        """
+        lane.messages.popleft()
+        lane.took(len(run.frames), run.size)
+        self.queued -= run.size
+        if run is lane.run:
+            lane.run = None
+        if run.head.is_current and run.prefixes is run.head.prefixes:
+            self.frames_sent += len(run.frames)
+            self._sink.send_framed(run.frames, lane.stream)
+            return run.size
+        for frame in reversed(run.frames):
+            message = self.fragmenter.unframed(run.head, run.prefixes, frame)
+            lane.messages.appendleft((message, None))
+            lane.took(-1, -message.size)
+            self.queued += message.size
+        return 0
+
+    def _begin_large(self, lane: _Lane) -> None:
+        """Sends the first frame of a large message, if that is next in the lane."""
+        if not lane.messages:
+            return
+        entry = lane.messages.popleft()
+        assert type(entry) is tuple
+        message, level = entry
+        lane.took(1, message.size)
         if level is not None:
             level.take(message.size + _ENTRY)
         lane.frames = self.fragmenter.frames(message, lane.stream)

@@ -358,10 +358,16 @@ class Peer:
             assert channel is not None
             head = route.head
             if head is None or head.channel is not channel.mark:
-                head = route.head = channel.address(route.signal)
-            message = channel.enclose(head, payload)
-            self._sent_since_yield += message.size
-            outbox.put(route.sender, message)
+                head = channel.address(route.signal, outbox.stream_of(route.sender))
+                route.head = head
+            made = channel.framed(head, payload)
+            if type(made) is bytes:
+                self._sent_since_yield += len(made)
+                outbox.put_frame(route.sender, head, made)
+            else:
+                assert type(made) is OutgoingMessage
+                self._sent_since_yield += made.size
+                outbox.put(route.sender, made)
         if outbox.must_wait(route.sender):
             return outbox.space()
         if self._sent_since_yield >= _YIELD_AFTER:

@@ -14,6 +14,7 @@ from quicdist.etf.codec import (
     encode,
     encode_bare,
     encode_bare_parts,
+    encode_frame,
     encode_parts,
 )
 from quicdist.etf.errors import EtfDecodeError, EtfEncodeError, EtfError
@@ -57,6 +58,7 @@ __all__ = [
     "encode",
     "encode_bare",
     "encode_bare_parts",
+    "encode_frame",
     "encode_parts",
     "footprint",
 ]

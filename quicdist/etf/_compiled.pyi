@@ -26,3 +26,12 @@ def encode_bare_parts(
     refs: dict[Atom, int] | None = None,
     large: int = ...,
 ) -> list[bytes | memoryview]: ...
+
+def encode_frame(
+    term: object,
+    options: Options,
+    refs: dict[Atom, int] | None,
+    atoms: tuple[Atom, ...],
+    prefixes: dict[tuple[Atom, ...], bytes],
+    most: int,
+) -> bytes | list[bytes | memoryview]: ...

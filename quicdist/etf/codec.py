@@ -16,6 +16,7 @@ __all__ = [
     "encode",
     "encode_bare",
     "encode_bare_parts",
+    "encode_frame",
     "encode_parts",
 ]
 
@@ -32,12 +33,19 @@ try:
         encode,
         encode_bare,
         encode_bare_parts,
+        encode_frame,
         encode_parts,
     )
 
     CORE = "compiled"
 except ImportError:
     from quicdist.etf.decode import decode, decode_bare, decode_prefix
-    from quicdist.etf.encode import encode, encode_bare, encode_bare_parts, encode_parts
+    from quicdist.etf.encode import (
+        encode,
+        encode_bare,
+        encode_bare_parts,
+        encode_frame,
+        encode_parts,
+    )
 
     CORE = "python"

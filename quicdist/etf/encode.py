@@ -126,6 +126,35 @@ def encode_bare_parts(
     return _encode_parts(term, options, refs, operator.index(large))
 
 
+def encode_frame(
+    term: object,
+    options: Options,
+    refs: dict[Atom, int] | None,
+    atoms: tuple[Atom, ...],
+    prefixes: dict[tuple[Atom, ...], bytes],
+    most: int,
+) -> bytes | list[bytes | memoryview]:
+    """Encodes a payload as a whole frame: its length as u32, a prefix, and the payload.
+
+    `atoms` are the keys of `refs`, and the prefix is that of the keys after the payload was
+    encoded. If `prefixes` contains it, and prefix and payload have at most `most` bytes, `refs` is
+    restored and the frame returned. Otherwise returns the payload like `encode_bare_parts`. Raises
+    EtfEncodeError like `encode_bare`.
+    """
+    parts = encode_bare_parts(term, options, refs)
+    is_same = refs is None or len(refs) == len(atoms)
+    prefix = prefixes.get(atoms if is_same or refs is None else tuple(refs))
+    payload = parts[0]
+    if prefix is None or len(parts) > 1 or type(payload) is not bytes:
+        return parts
+    size = len(prefix) + len(payload)
+    if size > most:
+        return parts
+    while refs is not None and len(refs) > len(atoms):
+        refs.popitem()
+    return b"".join((_u32(size), prefix, payload))
+
+
 def _encode(term: object, options: Options, refs: dict[Atom, int] | None) -> bytes:
     bare = b"".join(_write(term, options, refs, None)[0])
     if len(bare) > options.limits.max_bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -57,6 +57,9 @@ _SMALL = 32 * 1024
 """Maximum size in bytes of a message that is copied into one frame. The parts of a larger message
 are passed on without a copy."""
 
+
+_PREFIXES = 64
+"""Maximum number of prefixes of one head."""
 
 # -- events -------------------------------------------------------------------------------------
 
@@ -122,6 +125,18 @@ class Head:
     refs: dict[Atom, int] | None
     """Its atoms if the channel uses an atom cache, otherwise None."""
     atoms: tuple[Atom, ...]
+    cache: OutgoingAtomCache
+    """The atom cache of the stream that its messages use."""
+    prefixes: dict[tuple[Atom, ...], bytes] = dataclasses.field(default_factory=dict)
+    """What precedes the payload in a frame, by the atoms of the message. A change of `cache`
+    replaces this object."""
+    changes: int = 0
+    """The changes of `cache` for which the prefixes are valid."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether a frame with one of the prefixes may be the next one on the stream."""
+        return self.changes == self.cache.changes
 
 
 @dataclass(slots=True, eq=False)
@@ -184,6 +199,8 @@ class Channel:
         )
         self._last_sequence = 0
         self._one_frame = min(limits.fragment_size, _SMALL)
+        self._one_step = self._one_frame if limits.max_message > _SMALL + _HEADROOM else -1
+        """Maximum size in bytes of a message that is encoded as a frame in one step."""
         self.mark: Final = object()
         """Identifies the heads that this channel created."""
 
@@ -318,37 +335,93 @@ class Channel:
             return OutgoingMessage(head.control, (), head.atoms, len(head.control))
         return self.enclose(head, payload)
 
-    def address(self, signal: Message | SpawnRequest) -> Head:
-        """The encoded control message of a signal, for use with `enclose`.
+    def address(self, signal: Message | SpawnRequest, stream: int = 0) -> Head:
+        """The encoded control message of a signal, for messages on a stream.
 
         Raises UsageError if the peer does not support the signal.
         """
-        return self._head(self._forms.ahead(signal))
+        return self._head(self._forms.ahead(signal), stream)
 
-    def _head(self, values: tuple[Term, ...]) -> Head:
+    def _head(self, values: tuple[Term, ...], stream: int = 0) -> Head:
         refs: dict[Atom, int] | None = {} if self._atom_cache else None
         encoded = b"".join(self._parts(values, refs))
-        return Head(self.mark, encoded, refs, tuple(refs or ()))
+        return Head(self.mark, encoded, refs, tuple(refs or ()), self._cache_of(stream))
+
+    def framed(self, head: Head, payload: Term) -> bytes | OutgoingMessage:
+        """Encodes one message with a head of this channel.
+
+        Returns a frame with its u32 length if the message is small and its atoms are in the cache.
+        The frame may be sent as long as the head is current. Raises UsageError for a head of
+        another channel, and EtfEncodeError like `encode`.
+        """
+        if head.channel is not self.mark:
+            raise UsageError("the head belongs to another channel")
+        if head.changes != head.cache.changes:
+            head.changes = head.cache.changes
+            head.prefixes = {}
+        refs, atoms = head.refs, head.atoms
+        try:
+            made = etf.encode_frame(
+                payload, self._outgoing, refs, atoms, head.prefixes, self._one_step
+            )
+            if isinstance(made, bytes):
+                return made
+            return self._first_with(head, tuple(refs) if refs else atoms, made)
+        except etf.EtfEncodeError as error:
+            explained = self._explained(error)
+            if explained is error:
+                raise
+            raise explained from None
+        finally:
+            while refs is not None and len(refs) > len(atoms):
+                refs.popitem()
+
+    def _first_with(
+        self, head: Head, atoms: tuple[Atom, ...], body: Sequence[Buffer]
+    ) -> bytes | OutgoingMessage:
+        """Returns a message that is large or whose atoms have no prefix yet, or its frame."""
+        message = self._with_payload(head.control, body, atoms)
+        header = head.cache.known_header(atoms) if self._header_form else b""
+        if header is None or message.size > self._one_step:
+            return message
+        if len(head.prefixes) >= _PREFIXES:
+            head.prefixes = {}
+        bare = OutgoingMessage(head.control, (b"",), atoms, 0)
+        start = (b"\x83D", header, head.control) if self._header_form else self._pass_through(bare)
+        prefix = head.prefixes[atoms] = b"".join(start)
+        size = len(prefix) + message.size - len(head.control)
+        return b"".join((size.to_bytes(4, "big"), prefix, *body))
+
+    def unframed(
+        self, head: Head, prefixes: Mapping[tuple[Atom, ...], bytes], frame: bytes
+    ) -> OutgoingMessage:
+        """Returns the message of a frame of `framed` that was not sent while the head was current.
+
+        `prefixes` are those of the head when the frame was made.
+        """
+        for atoms, prefix in prefixes.items():
+            if frame.startswith(prefix, 4):
+                payload = frame[4 + len(prefix) :]
+                size = len(head.control) + len(payload)
+                return OutgoingMessage(head.control, (payload,), atoms, size)
+        raise UsageError("the frame was made with other prefixes")
 
     def enclose(self, head: Head, payload: Term) -> OutgoingMessage:
-        """Encodes one message with a head of this channel.
+        """Encodes one message with a head of this channel, without its frame.
 
         Raises UsageError for a head of another channel, and EtfEncodeError like `encode`.
         """
         if head.channel is not self.mark:
             raise UsageError("the head belongs to another channel")
-        atoms = head.atoms
-        if head.refs is None:
-            body = self._parts(payload, None)
-        else:
-            refs = head.refs.copy()
-            body = self._parts(payload, refs)
-            if len(refs) > len(atoms):
-                atoms = tuple(refs)
-        size = len(head.control) + len(body[0])
-        if len(body) > 1:
-            size += sum(map(len, body[1:]))
-        message = OutgoingMessage(head.control, body, atoms, size)
+        refs = None if head.refs is None else head.refs.copy()
+        body = self._parts(payload, refs)
+        return self._with_payload(head.control, body, tuple(refs) if refs else head.atoms)
+
+    def _with_payload(
+        self, control: bytes, body: Sequence[Buffer], atoms: tuple[Atom, ...]
+    ) -> OutgoingMessage:
+        size = len(control) + sum(map(len, body))
+        message = OutgoingMessage(control, body, atoms, size)
         most = self._limits.max_message
         if size + _HEADROOM > most and self._framed_size(message) > most:
             raise etf.EtfEncodeError("", self._too_large(size), "max_message")
@@ -359,11 +432,18 @@ class Channel:
         try:
             return etf.encode_bare_parts(term, self._outgoing, refs)
         except etf.EtfEncodeError as error:
-            most = self._limits.max_message
-            if error.limit != "max_bytes" or self._outgoing.limits.max_bytes < most:
+            explained = self._explained(error)
+            if explained is error:
                 raise
-            reason = f"the message is too large, SessionLimits.max_message is {most}"
-            raise etf.EtfEncodeError("", reason, "max_message") from None
+            raise explained from None
+
+    def _explained(self, error: etf.EtfEncodeError) -> etf.EtfEncodeError:
+        """Returns the error that names the limit of this channel, if that was exceeded."""
+        most = self._limits.max_message
+        if error.limit != "max_bytes" or self._outgoing.limits.max_bytes < most:
+            return error
+        reason = f"the message is too large, SessionLimits.max_message is {most}"
+        return etf.EtfEncodeError("", reason, "max_message")
 
     def frame(self, message: OutgoingMessage, stream: int = 0) -> bytes | None:
         """The only frame of a small message, which must be the next one on this stream.
@@ -403,10 +483,13 @@ class Channel:
             missing -= 1
 
     def _header(self, message: OutgoingMessage, stream: int) -> bytes:
+        return self._cache_of(stream).header(message.atoms)
+
+    def _cache_of(self, stream: int) -> OutgoingAtomCache:
         atoms = self._atoms_out.get(stream)
         if atoms is None:
             atoms = self._atoms_out[stream] = OutgoingAtomCache(STREAM_CACHE_SIZE)
-        return atoms.header(message.atoms)
+        return atoms
 
     @staticmethod
     def _pass_through(message: OutgoingMessage) -> tuple[Buffer, ...]:

@@ -167,6 +167,12 @@ class OutgoingAtomCache:
         self._known[atoms] = made
         return made
 
+    def known_header(self, atoms: tuple[Atom, ...]) -> bytes | None:
+        """The header for `atoms` if the peer knows all of them, else None."""
+        if atoms in self._known or all(atom in self._slot_of for atom in atoms):
+            return self.header(atoms)
+        return None
+
     def _introduce(self, atoms: Sequence[Atom], slots: list[int | None]) -> bytes:
         """The header that defines the atoms that have no slot."""
         self.changes += 1

@@ -15,12 +15,13 @@ used after that. The handshake is in `quicdist.protocol.handshake`, the connecte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from quicdist import etf
+from quicdist.etf.terms import Atom
 from quicdist.limits import SessionLimits
-from quicdist.protocol.channel import Buffer, Channel, ChannelEvent, OutgoingMessage
+from quicdist.protocol.channel import Buffer, Channel, ChannelEvent, Head, OutgoingMessage
 from quicdist.protocol.errors import DistError, ProtocolError, UsageError
 from quicdist.protocol.flags import Flag
 from quicdist.protocol.handshake import (
@@ -181,3 +182,9 @@ class Session:
     def frames(self, message: OutgoingMessage, stream: int = 0) -> Iterator[tuple[Buffer, ...]]:
         """See `Channel.frames`."""
         return self.channel.frames(message, stream)
+
+    def unframed(
+        self, head: Head, prefixes: Mapping[tuple[Atom, ...], bytes], frame: bytes
+    ) -> OutgoingMessage:
+        """See `Channel.unframed`."""
+        return self.channel.unframed(head, prefixes, frame)

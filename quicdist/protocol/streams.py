@@ -86,10 +86,13 @@ class OutgoingStreams:
         self._fenced = [0] * (DATA_STREAMS + 1)
         """The counts that the fences of stream 0 have named."""
 
-    def next_frame(self, stream: int) -> bytes:
-        """Counts a frame. Returns the body of the fence that must precede it; empty if none."""
+    def next_frame(self, stream: int, count: int = 1) -> bytes:
+        """Counts a frame, or `count` of them in a row.
+
+        Returns the body of the fence that must precede the first one; empty if none.
+        """
         counts = self._counts
-        counts[stream] += 1
+        counts[stream] += count
         if stream != UNKNOWN_SENDER:
             if self._known[stream] == counts[UNKNOWN_SENDER]:
                 return b""

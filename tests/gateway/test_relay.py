@@ -55,6 +55,10 @@ class Remembering:
     def handshake_done(self) -> None:
         self.told.append("done")
 
+    def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
+        for frame in frames:
+            self.send_frame((frame[4:],), stream)
+
     def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
         self.told.append(FramePacket(b"".join(bytes(part) for part in parts)))
 

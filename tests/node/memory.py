@@ -76,6 +76,10 @@ class MemoryConnection:
         self.frames_sent += 1
         self._send(FramePacket(b"".join(parts)))
 
+    def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
+        for frame in frames:
+            self.send_frame((frame[4:],), stream)
+
     def consumed(self, count: int) -> None:
         self._unconsumed -= count
         assert self._unconsumed >= 0

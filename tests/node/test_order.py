@@ -193,9 +193,9 @@ async def test_aliases_are_sent_to_as_otp_28_does() -> None:
         seen: list[object] = []
         address = peer.session.channel.address
 
-        def watched(signal: signals.Message | signals.SpawnRequest) -> Head:
+        def watched(signal: signals.Message | signals.SpawnRequest, stream: int = 0) -> Head:
             seen.append(peer.session.channel._forms.ahead(signal)[:2])
-            return address(signal)
+            return address(signal, stream)
 
         peer.session.channel.address = watched  # type: ignore[method-assign]
         alias = me.alias()

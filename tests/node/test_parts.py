@@ -30,10 +30,10 @@ from quicdist import (
 )
 from quicdist.cluster.cookie import find_cookie, read_cookies
 from quicdist.cluster.names import Address, NodeName, parse_listen
-from quicdist.cluster.outbox import Outbox
+from quicdist.cluster.outbox import Outbox, Prefixes
 from quicdist.etf import Atom, ImproperList, Reference, encode
 from quicdist.kernel.exports import Exports
-from quicdist.protocol.channel import OutgoingMessage
+from quicdist.protocol.channel import Head, OutgoingMessage
 from quicdist.protocol.dialects.base import Buffer
 from quicdist.runtime.calls import alias_of
 from quicdist.runtime.exit_reasons import error_reason, exit_reason, stack_of
@@ -252,6 +252,10 @@ class Pipe:
         self.room -= len(frame)
         self.frames.append(frame)
 
+    def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
+        for frame in frames:
+            self.send_frame((frame[4:],), stream)
+
 
 def message(data: bytes) -> OutgoingMessage:
     return OutgoingMessage(data, (), (), len(data))
@@ -266,6 +270,9 @@ class Fours:
     def frames(self, message: OutgoingMessage, stream: int = 0) -> Iterator[tuple[bytes, ...]]:
         for start in range(0, len(message.control), 4):
             yield (message.control[start : start + 4],)
+
+    def unframed(self, head: Head, prefixes: Prefixes, frame: bytes) -> OutgoingMessage:
+        raise NotImplementedError
 
 
 def outbox(pipe: Pipe) -> Outbox:

@@ -389,7 +389,14 @@ class QuicConnection:
         """
         if self._dialect is None or self._closed:
             return
-        write = self._dialect.frame_bytes(parts, stream)
+        self._queue(self._dialect.frame_bytes(parts, stream))
+
+    def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
+        """Queues frames that begin with their length."""
+        if self._dialect is not None and not self._closed:
+            self._queue(self._dialect.framed_bytes(frames, stream))
+
+    def _queue(self, write: Write) -> None:
         self._bytes_queued += write.size
         if self._gaps.is_waiting:
             self._gaps.hold(write)

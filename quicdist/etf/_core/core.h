@@ -185,11 +185,23 @@ void *decode_failed(State *state, Py_ssize_t offset, const char *format, ...);
 
 #define ALL_IN_ONE PY_SSIZE_T_MAX
 
+/* The arguments of encode_frame. */
+typedef struct {
+    PyObject *refs;     /* a dict, or NULL */
+    PyObject *atoms;    /* a tuple: the keys of `refs` before the call */
+    PyObject *prefixes; /* a dict from such tuples to bytes */
+    Py_ssize_t most;
+} Framing;
+
+/* The frame of an encoded payload, and `refs` as before the call. NULL without an exception if the
+ * payload has no known prefix, or if prefix and payload have more than `most` bytes. */
+PyObject *make_frame(const Framing *framing, const void *payload, Py_ssize_t size);
+
 /* The encoded bytes of `term`. `refs` is the dict of atoms that become references, or NULL. Unless
  * `large` is ALL_IN_ONE, a list of parts, in which binaries of at least `large` bytes are separate
- * and not copied. */
+ * and not copied. With `framing`, the frame as bytes if `make_frame` makes one of a single part. */
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
-                      PyObject *refs, int with_version, Py_ssize_t large);
+                      PyObject *refs, int with_version, Py_ssize_t large, const Framing *framing);
 
 static inline uint64_t load_u64(const void *p) {
     uint64_t word;

@@ -855,6 +855,36 @@ static void raise_over(const Encoder *e) {
     Py_XDECREF(reason);
 }
 
+PyObject *make_frame(const Framing *framing, const void *payload, Py_ssize_t size) {
+    PyObject *refs = framing->refs, *atoms = new_reference(framing->atoms), *frame = NULL;
+    Py_ssize_t known = PyTuple_GET_SIZE(atoms);
+    if (refs != NULL && PyDict_GET_SIZE(refs) != known) {
+        Py_SETREF(atoms, PySequence_Tuple(refs));
+        if (atoms == NULL) {
+            return NULL;
+        }
+    }
+    PyObject *prefix = PyDict_GetItemWithError(framing->prefixes, atoms);
+    if (prefix != NULL && PyBytes_Check(prefix) &&
+        PyBytes_GET_SIZE(prefix) + size <= framing->most) {
+        Py_ssize_t length = PyBytes_GET_SIZE(prefix);
+        frame = PyBytes_FromStringAndSize(NULL, 4 + length + size);
+        if (frame != NULL) {
+            uint8_t *out = (uint8_t *)PyBytes_AS_STRING(frame);
+            put_u32(out, (uint32_t)(length + size));
+            memcpy(out + 4, PyBytes_AS_STRING(prefix), (size_t)length);
+            memcpy(out + 4 + length, payload, (size_t)size);
+        }
+        for (Py_ssize_t i = PyTuple_GET_SIZE(atoms); frame != NULL && i-- > known;) {
+            if (PyDict_DelItem(refs, PyTuple_GET_ITEM(atoms, i)) < 0) {
+                Py_CLEAR(frame);
+            }
+        }
+    }
+    Py_DECREF(atoms);
+    return frame;
+}
+
 /* Writes what is left of the term after the first outcome, and returns the result. */
 static NEVER_INLINE PyObject *encode_rest(Encoder *e, PyObject *term, PyObject *options,
                                           Outcome outcome) {
@@ -878,19 +908,28 @@ static NEVER_INLINE PyObject *encode_rest(Encoder *e, PyObject *term, PyObject *
         raise_over(e);
         outcome = FAILED;
     }
-    PyObject *result = NULL;
+    PyObject *result = NULL, *frame = NULL;
+    if (e->framing != NULL && outcome >= 0 && e->apart == NULL) {
+        frame = make_frame(e->framing, e->out, e->size);
+        if (frame == NULL && PyErr_Occurred()) {
+            outcome = FAILED;
+        }
+    }
     if (e->bytes == NULL) {
-        if (outcome >= 0) {
+        if (outcome >= 0 && frame == NULL) {
             result = PyBytes_FromStringAndSize((const char *)e->out, e->size);
         }
         if (e->out != e->inline_bytes) {
             state->spare_output = e->out;
         }
-    } else if (outcome < 0) {
+    } else if (outcome < 0 || frame != NULL) {
         Py_CLEAR(e->bytes);
     } else {
         _PyBytes_Resize(&e->bytes, e->size); /* NULL on failure */
         result = e->bytes;
+    }
+    if (frame != NULL) {
+        return frame;
     }
     if (e->large != ALL_IN_ONE) {
         if (outcome == REFUSED) {
@@ -906,7 +945,7 @@ static NEVER_INLINE PyObject *encode_rest(Encoder *e, PyObject *term, PyObject *
 }
 
 PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Settings *settings,
-                      PyObject *refs, int with_version, Py_ssize_t large) {
+                      PyObject *refs, int with_version, Py_ssize_t large, const Framing *framing) {
     if (settings->max_integer < 8) { /* the fast paths below do not check integers of a word */
         return large != ALL_IN_ONE
                    ? parts_in_python(state, term, options, refs, with_version, large)
@@ -930,6 +969,7 @@ PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Set
     e.terms = 0;
     e.unread = 0;
     e.versioned = with_version;
+    e.framing = framing;
     e.over = WITHIN;
     if (with_version) {
         e.out[e.size++] = VERSION;
@@ -941,6 +981,13 @@ PyObject *encode_term(State *state, PyObject *term, PyObject *options, const Set
     if (outcome == DONE && e.out == e.inline_bytes && large == ALL_IN_ONE && !e.unread &&
         !exceeds(&e, 0)) {
         return PyBytes_FromStringAndSize((const char *)e.out, e.size);
+    }
+    if (outcome == DONE && framing != NULL && e.out == e.inline_bytes && e.apart == NULL &&
+        !e.unread && !exceeds(&e, 0)) {
+        PyObject *frame = make_frame(framing, e.out, e.size);
+        if (frame != NULL || PyErr_Occurred()) {
+            return frame;
+        }
     }
     return encode_rest(&e, term, options, outcome);
 }

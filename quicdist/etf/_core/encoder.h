@@ -49,6 +49,7 @@ typedef struct {
     int versioned;       /* whether the version byte is in the output */
     enum { WITHIN, TOO_MANY_TERMS, TOO_MANY_BYTES } over; /* the exceeded limit */
     int unread;          /* whether the output has funs that were not decoded */
+    const Framing *framing; /* what precedes the output in a frame, or NULL */
     uint8_t inline_bytes[INLINE_BYTES];
     Frame inline_frames[INLINE_FRAMES];
 } Encoder;

@@ -408,7 +408,7 @@ static PyObject *core_encode(PyObject *module, PyObject *const *given, Py_ssize_
     if (settings == NULL) {
         return NULL;
     }
-    PyObject *whole = encode_term(state, arguments[0], options, settings, NULL, 1, ALL_IN_ONE);
+    PyObject *whole = encode_term(state, arguments[0], options, settings, NULL, 1, ALL_IN_ONE, NULL);
     return whole != NULL && settings->compression ? compressed(state, whole, settings) : whole;
 }
 
@@ -437,7 +437,7 @@ static PyObject *core_encode_bare(PyObject *module, PyObject *const *given, Py_s
     if (refs != NULL && !PyDict_CheckExact(refs)) {
         return PyObject_CallFunctionObjArgs(state->encode_all, arguments[0], options, refs, NULL);
     }
-    return encode_term(state, arguments[0], options, settings, refs, 0, ALL_IN_ONE);
+    return encode_term(state, arguments[0], options, settings, refs, 0, ALL_IN_ONE, NULL);
 }
 
 /* Reads the minimum size of a binary that is a separate part. Returns -1 with an exception. */
@@ -478,9 +478,9 @@ static PyObject *core_encode_parts(PyObject *module, PyObject *const *given, Py_
         return NULL;
     }
     if (!settings->compression) {
-        return encode_term(state, arguments[0], options, settings, NULL, 1, large);
+        return encode_term(state, arguments[0], options, settings, NULL, 1, large, NULL);
     }
-    PyObject *whole = encode_term(state, arguments[0], options, settings, NULL, 1, ALL_IN_ONE);
+    PyObject *whole = encode_term(state, arguments[0], options, settings, NULL, 1, ALL_IN_ONE, NULL);
     if (whole != NULL) {
         whole = compressed(state, whole, settings);
     }
@@ -512,7 +512,51 @@ static PyObject *core_encode_bare_parts(PyObject *module, PyObject *const *given
         return PyObject_CallFunction(state->encode_all_parts, "OOOn", arguments[0], options, refs,
                                      large);
     }
-    return encode_term(state, arguments[0], options, settings, refs, 0, large);
+    return encode_term(state, arguments[0], options, settings, refs, 0, large, NULL);
+}
+
+PyDoc_STRVAR(encode_frame_doc,
+             "encode_frame(term, options, refs, atoms, prefixes, most)\n--\n\n"
+             "Encodes a payload as the frame of a message, with its u32 length, if\n"
+             "`prefixes[atoms]` is known, and otherwise like `encode_bare_parts`. See\n"
+             "quicdist.etf.encode.");
+
+static PyObject *core_encode_frame(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                                   PyObject *keywords) {
+    static const char *const names[] = {"term", "options", "refs", "atoms", "prefixes", "most"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[6] = {NULL};
+    if (sort_arguments("encode_frame", names, 6, 6, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    PyObject *options = arguments[1];
+    PyObject *refs = arguments[2] == Py_None ? NULL : arguments[2];
+    Framing framing = {refs, arguments[3], arguments[4], PyNumber_AsSsize_t(arguments[5], NULL)};
+    if (framing.most == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if ((refs != NULL && !PyDict_CheckExact(refs)) || !PyTuple_CheckExact(framing.atoms) ||
+        !PyDict_CheckExact(framing.prefixes)) {
+        PyErr_SetString(PyExc_TypeError, "encode_frame() requires dicts and a tuple of atoms");
+        return NULL;
+    }
+    Settings room;
+    const Settings *settings = read_options(state, options, &room);
+    if (settings == NULL) {
+        return NULL;
+    }
+    PyObject *made = encode_term(state, arguments[0], options, settings, refs, 0, LARGE, &framing);
+    if (made == NULL || !PyList_CheckExact(made) || PyList_GET_SIZE(made) != 1 ||
+        !PyBytes_CheckExact(PyList_GET_ITEM(made, 0))) {
+        return made;
+    }
+    /* The parts are those of encode.py, or there is no frame. */
+    PyObject *only = PyList_GET_ITEM(made, 0);
+    PyObject *frame = make_frame(&framing, PyBytes_AS_STRING(only), PyBytes_GET_SIZE(only));
+    if (frame != NULL || PyErr_Occurred()) {
+        Py_SETREF(made, frame);
+    }
+    return made;
 }
 
 /* ---- records ---- */
@@ -769,6 +813,7 @@ static PyMethodDef functions[] = {
     FUNCTION(encode_bare),
     FUNCTION(encode_parts),
     FUNCTION(encode_bare_parts),
+    FUNCTION(encode_frame),
     {NULL, NULL, 0, NULL},
 };
 

@@ -149,5 +149,11 @@ class Dialect(Protocol):
         `stream` is 0 or the number of a data stream, if the dialect has them.
         """
 
+    def framed_bytes(self, frames: Sequence[bytes], stream: int = 0) -> Write:
+        """The write that sends frames of distribution messages, each with its u32 length.
+
+        Every dialect has this length before its frames. `stream` is that of `frame_bytes`.
+        """
+
     def receive(self, stream: int, data: Buffer) -> Received:
         """Processes bytes of the peer in stream order. Raises DialectError if they are invalid."""

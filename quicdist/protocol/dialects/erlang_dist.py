@@ -119,6 +119,10 @@ class ErlangDistDialect:
             return Write(_CONTROL, (TICK,))
         return Write(_DATA_STREAM[self.role], length_prefixed(parts))
 
+    def framed_bytes(self, frames: Sequence[bytes], stream: int = 0) -> Write:
+        """Writes frames to the data stream."""
+        return Write(_DATA_STREAM[self.role], (b"".join(frames),))
+
     def receive(self, stream: int, data: Buffer) -> Received:
         """Returns the packets in the bytes of a stream. Raises DialectError if they are invalid."""
         chunk = data if isinstance(data, bytes) else bytes(data)

@@ -92,6 +92,13 @@ class NativeStreamsDialect(NativeDialect):
             framed = (*length_prefixed((fence,)), *framed)
         return Write(self._own_ids[stream], framed)
 
+    def framed_bytes(self, frames: Sequence[bytes], stream: int = 0) -> Write:
+        """Returns the frames, after a fence if they need one. None of them looks like a fence."""
+        joined = b"".join(frames)
+        fence = self._outgoing.next_frame(stream, len(frames))
+        parts = (*length_prefixed((fence,)), joined) if fence else (joined,)
+        return Write(self._own_ids[stream], parts)
+
     def receive(self, stream: int, data: Buffer) -> Received:
         """Returns the packets that can be delivered. Raises DialectError if they are invalid.
 

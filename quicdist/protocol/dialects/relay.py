@@ -50,6 +50,10 @@ class RelayDialect:
         """Raises AssertionError: a control connection has no frames."""
         raise AssertionError("no frames on a control connection")
 
+    def framed_bytes(self, frames: Sequence[bytes], stream: int = 0) -> Write:
+        """Raises AssertionError: a control connection has no frames."""
+        raise AssertionError("no frames on a control connection")
+
     def receive(self, stream: int, data: Buffer) -> Received:
         """Returns the complete messages. Raises DialectError if a length exceeds its limit."""
         if stream != _STREAM:

@@ -88,6 +88,10 @@ class SingleStreamDialect:
         """Returns the frame with its u32 length. No parts is a tick."""
         return Write(STREAM, length_prefixed(parts))
 
+    def framed_bytes(self, frames: Sequence[bytes], stream: int = 0) -> Write:
+        """Returns the frames, joined."""
+        return Write(STREAM, (b"".join(frames),))
+
     def receive(self, stream: int, data: Buffer) -> Received:
         """Returns the complete packets. Raises DialectError if a length exceeds its limit.
 
