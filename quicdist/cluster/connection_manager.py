@@ -31,7 +31,7 @@ from quicdist.cluster.access import AccessControl
 from quicdist.cluster.cookie_throttle import CookieThrottle
 from quicdist.cluster.liveness import BEAT, LoopWatch
 from quicdist.cluster.names import NodeName
-from quicdist.cluster.peer import Peer, State
+from quicdist.cluster.peer import Peer, ReceiverOfRun, State, no_receiver
 from quicdist.cluster.resolver import Resolver
 from quicdist.errors import Cause, NoConnection
 from quicdist.etf import Atom, EtfEncodeError, Options, Pid, Term
@@ -170,6 +170,7 @@ class Connections:
         self._resolver = resolver
         self._listener = listener
         self._handlers: dict[type[Signal], Handler] = {}
+        self._receiver_of_run: ReceiverOfRun = no_receiver
         self._on_payload_refused: OnPayloadRefused = _ignore_refused
         self._limits = limits
         rate = limits.messages_per_second
@@ -197,14 +198,18 @@ class Connections:
         local: LocalNode,
         handlers: dict[type[Signal], Handler],
         on_payload_refused: OnPayloadRefused,
+        receiver_of_run: ReceiverOfRun = no_receiver,
     ) -> None:
         """Starts to establish and accept connections.
+
+        `receiver_of_run` returns the process that takes messages in a row with the same signal.
 
         `on_payload_refused` is called for each message that was dropped because its payload cannot
         be decoded, with the reason and the peer.
         """
         self.local = local
         self._handlers = handlers
+        self._receiver_of_run = receiver_of_run
         self._on_payload_refused = on_payload_refused
 
     async def be_named(self, by: Atom, asking: LocalNode) -> None:
@@ -544,6 +549,7 @@ class Connections:
             handshake_timeout=timeout,
             watch=self._watch,
             rates=self._message_rates,
+            receiver_of_run=self._receiver_of_run,
         )
 
     def _on_beat(self) -> None:
@@ -674,6 +680,7 @@ class Connections:
         if Flag.NAME_ME in self.local.flags:
             self._listener.named(peer.local_name, peer.local_creation)
             peer.handlers = self._handlers
+            peer.receiver_of_run = self._receiver_of_run
         old = self.up.get(peer.name)
         if old is not None:
             old.fail("replaced by a newer connection to the same node", Cause.SUPERSEDED)

@@ -47,7 +47,7 @@ from quicdist.protocol.packet import FramePacket, Packet
 from quicdist.protocol.session import Event, Session
 from quicdist.protocol.signals import NO_PAYLOAD, Payload, Signal
 from quicdist.protocol.streams import MAX_DATA_FRAME
-from quicdist.runtime.backpressure import Backpressure
+from quicdist.runtime.backpressure import Backpressure, Source
 from quicdist.runtime.counters import Ending, Traffic, ending_of
 from quicdist.runtime.exit_reasons import error_reason
 from quicdist.runtime.process_table import Handler, Route
@@ -80,6 +80,28 @@ class State(enum.Enum):
 
 
 _UP, _DOWN = State.UP, State.DOWN
+
+
+class RunReceiver(Protocol):
+    """The part of a process that takes messages in a row."""
+
+    @property
+    def run_room(self) -> int:
+        """See `runtime.process.Process`."""
+
+    @property
+    def run_overhead(self) -> int:
+        """See `runtime.process.Process`."""
+
+    def deliver_run(self, messages: Sequence[tuple[Term, int]], size: int, source: Source) -> None:
+        """See `runtime.process.Process`."""
+
+
+ReceiverOfRun = Callable[[signals.Message], RunReceiver | None]
+
+
+def no_receiver(signal: signals.Message) -> None:
+    """Has each message passed to its handler."""
 
 
 class Owner(Protocol):
@@ -128,8 +150,13 @@ class Peer:
         handshake_timeout: float,
         watch: LoopWatch,
         rates: RateLimits | None = None,
+        receiver_of_run: ReceiverOfRun = no_receiver,
     ) -> None:
-        """`rates` bound the messages of each peer, over all its connections."""
+        """`rates` bound the messages of each peer, over all its connections.
+
+        `receiver_of_run` returns the process that takes messages in a row with the same signal, or
+        None if each must be passed to its handler.
+        """
         self.connection = connection
         self.session = session
         self._channel: Channel | None = None
@@ -161,6 +188,7 @@ class Peer:
         self._owner = owner
         self.handlers = handlers
         """The handler of each kind of control message."""
+        self.receiver_of_run = receiver_of_run
         self._limits = limits
         self._watch = watch
         self._loop = asyncio.get_running_loop()
@@ -400,9 +428,18 @@ class Peer:
         queue = self._queue
         held_by = self._held_by
         consumed = 0
-        count = min(_TURN, len(queue))
+        count = left = min(_TURN, len(queue))
         try:
-            for _ in range(count):
+            while left:
+                if left > 1:
+                    taken, size = self._take_run(left)
+                    consumed += size
+                    left -= taken
+                    if held_by:
+                        break
+                    if taken:
+                        continue
+                left -= 1
                 packet = queue.popleft()
                 consumed += len(packet.data)
                 self._take(packet)
@@ -439,6 +476,29 @@ class Peer:
                 self._act(event.signal, event.payload)
             else:
                 self._on_event(event)
+
+    def _take_run(self, most: int) -> tuple[int, int]:
+        """Handles the queued messages in a row to one receiver, at most `most`.
+
+        Returns their number and bytes, which are 0 if the next packet must be handled by itself. A
+        message that the receiver has no room for is only handled as the last one.
+        """
+        channel, packet = self._channel, self._queue[0]
+        if channel is None or type(packet) is not FramePacket or self._rates is not None:
+            return 0, 0
+        opening = channel.opening(packet.data, packet.stream)
+        if opening is None or self.access_filter is not None:
+            return 0, 0
+        signal = opening[0]
+        receiver = self.receiver_of_run(signal) if type(signal) is signals.Message else None
+        if receiver is None or (room := receiver.run_room) < 0:
+            return 0, 0
+        overhead = receiver.run_overhead
+        messages, consumed, size = channel.messages(self._queue, opening, most, room, overhead)
+        if messages:
+            self._messages_received += len(messages)
+            receiver.deliver_run(messages, size, self)
+        return len(messages), consumed
 
     def _act(self, signal: Signal, payload: Payload) -> None:
         self._messages_received += 1

@@ -1,4 +1,6 @@
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from quicdist.etf.settings import Options
 from quicdist.etf.terms import Atom, Term
@@ -26,7 +28,6 @@ def encode_bare_parts(
     refs: dict[Atom, int] | None = None,
     large: int = ...,
 ) -> list[bytes | memoryview]: ...
-
 def encode_frame(
     term: object,
     options: Options,
@@ -35,3 +36,16 @@ def encode_frame(
     prefixes: dict[tuple[Atom, ...], bytes],
     most: int,
 ) -> bytes | list[bytes | memoryview]: ...
+def split_frames(data: bytes, at: int, limit: int) -> tuple[list[bytes], int]: ...
+def decode_run(
+    queue: deque[Any],
+    popleft: Callable[[], object],
+    beginning: bytes,
+    stream: int,
+    longest: int,
+    options: Options,
+    atoms: tuple[Atom, ...] | None,
+    most: int,
+    room: int,
+    overhead: int,
+) -> tuple[list[tuple[Term, int]], int, int]: ...

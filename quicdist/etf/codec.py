@@ -13,11 +13,13 @@ __all__ = [
     "decode",
     "decode_bare",
     "decode_prefix",
+    "decode_run",
     "encode",
     "encode_bare",
     "encode_bare_parts",
     "encode_frame",
     "encode_parts",
+    "split_frames",
 ]
 
 CORE: str
@@ -30,16 +32,18 @@ try:
         decode,
         decode_bare,
         decode_prefix,
+        decode_run,
         encode,
         encode_bare,
         encode_bare_parts,
         encode_frame,
         encode_parts,
+        split_frames,
     )
 
     CORE = "compiled"
 except ImportError:
-    from quicdist.etf.decode import decode, decode_bare, decode_prefix
+    from quicdist.etf.decode import decode, decode_bare, decode_prefix, decode_run, split_frames
     from quicdist.etf.encode import (
         encode,
         encode_bare,

@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from quicdist.etf.errors import EtfDecodeError
+from quicdist.etf.footprint import footprint
 from quicdist.etf.maps import FEW, KeyRefused, make_map
 from quicdist.etf.settings import DEFAULT, Limits, Options
 from quicdist.etf.terms import (
@@ -113,6 +115,71 @@ def decode_bare(
         raise ValueError(f"offset must not be negative: {offset}")
     source = _contiguous(data)
     return _decode(bytes(source), offset, options, atoms, source)
+
+
+def split_frames(data: bytes, at: int, limit: int) -> tuple[list[bytes], int]:
+    """Returns the bodies of the whole frames with u32 lengths in `data` from `at` on.
+
+    The second value is the offset of the first other frame: an incomplete one, or one of more than
+    `limit` bytes.
+    """
+    bodies: list[bytes] = []
+    end = len(data)
+    while end - at >= 4:
+        length = int.from_bytes(data[at : at + 4], "big")
+        if length > limit or at + 4 + length > end:
+            break
+        bodies.append(data[at + 4 : at + 4 + length])
+        at += 4 + length
+    return bodies, at
+
+
+def decode_run(
+    queue: deque[Any],
+    popleft: Callable[[], object],
+    beginning: bytes,
+    stream: int,
+    longest: int,
+    options: Options,
+    atoms: tuple[Atom, ...] | None,
+    most: int,
+    room: int,
+    overhead: int,
+) -> tuple[list[tuple[Term, int]], int, int]:
+    """Decodes the payloads of packets in a row that begin alike, and removes these packets.
+
+    A packet of the run is a pair of a frame of at most `longest` bytes, which starts with
+    `beginning`, and `stream`. The rest of the frame is one term, with a version byte if `atoms` is
+    None. At most `most` payloads are decoded, and none after their sizes exceed `room`.
+
+    Returns the payloads with their sizes, which are the footprint and `overhead`; the bytes of the
+    frames; and the sum of the sizes. A packet that is invalid or not of the run stays in the queue.
+    """
+    entries: list[tuple[Term, int]] = []
+    consumed = total = 0
+    start = len(beginning)
+    while queue and len(entries) < most and total <= room:
+        packet = queue[0]
+        if not isinstance(packet, tuple) or len(packet) != 2 or packet[1] != stream:
+            break
+        data = packet[0]
+        if len(data) > longest or not data.startswith(beginning):
+            break
+        try:
+            if atoms is None:
+                payload, end = decode_prefix(data, start, options)
+            else:
+                payload, end = decode_bare(data, start, options, atoms)
+        except EtfDecodeError:
+            break
+        if end != len(data):
+            break
+        size = footprint(payload) + overhead
+        popleft()
+        entries.append((payload, size))
+        consumed += len(data)
+        total += size
+    return entries, consumed, total
 
 
 def _decode_compressed(data: bytes, pos: int, options: Options) -> tuple[Term, int]:

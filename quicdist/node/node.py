@@ -1030,7 +1030,9 @@ class _Life:
             rpc_server.provide("global", "resolve_it", 4, names.conflicts.asked)
         self._provide_introspection(rpc_server)
         local = replace(self._local, name=name, creation=creation, flags=flags)
-        self.connections.begin(local, system.handlers, partial(payload_refused, system))
+        self.connections.begin(
+            local, system.handlers, partial(payload_refused, system), system.receiver_of_run
+        )
 
     def _provide_introspection(self, rpc_server: RpcServer) -> None:
         asked = Introspection(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -32,6 +33,7 @@ from quicdist.protocol.header import (
     OutgoingAtomCache,
 )
 from quicdist.protocol.openings import Openings
+from quicdist.protocol.packet import FramePacket, Packet
 from quicdist.protocol.signals import (
     NO_PAYLOAD,
     Message,
@@ -152,7 +154,7 @@ class OutgoingMessage:
     """Size in bytes of control message and payload."""
 
 
-_Opening: TypeAlias = tuple[Signal, tuple[Atom, ...], int]
+Opening: TypeAlias = tuple[Signal, tuple[Atom, ...], int]
 """The message that a frame begins with, its atoms, and the offset of the payload."""
 
 
@@ -163,7 +165,7 @@ class _Incoming:
 
     def __init__(self, cache_size: int) -> None:
         self.atoms = IncomingAtomCache(cache_size)
-        self.openings: Openings[_Opening] = Openings()
+        self.openings: Openings[Opening] = Openings()
 
 
 # -- the channel --------------------------------------------------------------------------------
@@ -221,15 +223,42 @@ class Channel:
         except etf.EtfDecodeError as error:
             raise ProtocolError(f"a term in a frame does not decode: {error}") from error
 
+    def opening(self, frame: bytes, stream: int = 0) -> Opening | None:
+        """Returns what a known beginning of a frame contains, None for other frames."""
+        incoming = self._incoming.get(stream)
+        if incoming is None:
+            return None
+        return incoming.openings.find(frame, incoming.atoms.changes)
+
+    def messages(
+        self, queue: deque[Packet], opening: Opening, most: int, room: int, overhead: int
+    ) -> tuple[list[tuple[Term, int]], int, int]:
+        """Takes the packets in a row that begin with `opening`, as the first one does.
+
+        See `etf.decode_run` for the result. An invalid packet stays in the queue.
+        """
+        first = queue[0]
+        assert type(first) is FramePacket
+        _, atoms, offset = opening
+        return etf.decode_run(
+            queue,
+            queue.popleft,
+            first.data[:offset],
+            first.stream,
+            self._limits.max_message,
+            self._options,
+            atoms if self._header_form else None,
+            most,
+            room,
+            overhead,
+        )
+
     def message(self, frame: bytes, stream: int = 0) -> tuple[Signal, Term] | None:
         """The message in a frame with a known beginning.
 
         None for any other frame and for an invalid one, which `receive` then handles.
         """
-        incoming = self._incoming.get(stream)
-        if incoming is None:
-            return None
-        known = incoming.openings.find(frame, incoming.atoms.changes)
+        known = self.opening(frame, stream)
         if known is None or len(frame) > self._limits.max_message:
             return None
         signal, atoms, offset = known

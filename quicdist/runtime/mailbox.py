@@ -72,6 +72,9 @@ class Mailbox(Process):
         """Bytes that a queued message counts in addition to its own size."""
         self._when_full = limits.when_full
         self._holds = limits.when_full is WhenFull.HOLD
+        kind = type(self)
+        is_plain = kind.deliver is Mailbox.deliver and kind.signalled is Mailbox.signalled
+        self._takes_runs = self._holds and is_plain
         self.dropped = 0
         """The number of messages dropped because the mailbox was full (`WhenFull.DROP`)."""
         self._next_report = 0.0
@@ -154,13 +157,18 @@ class Mailbox(Process):
         matches, and ProcessExited if the process has ended.
         """
         self._check_alive()
-        check_timeout(timeout)
+        if timeout is not None:
+            check_timeout(timeout)
         if self._is_receiving:
             raise RuntimeError(f"{self}: another task is already receiving from this mailbox")
         if match is None and self._fresh and not self._skipped:
             self._looked_at += 1
             message, size = self._fresh.popleft()
-            self.level.take(size)
+            level = self.level
+            if level.held:
+                level.take(size)
+            else:
+                level.size -= size
             return message
         self._is_receiving = True
         try:
@@ -415,15 +423,38 @@ class Mailbox(Process):
         self._fresh.append((message, size))
         level = self.level
         level.size += size
+        if self._waiter is not None:
+            self._wake()
+        if self._holds and level.size > level.high:
+            source.pause(level)
+
+    @property
+    def run_room(self) -> int:
+        """Bytes up to the high watermark of a mailbox that pauses its senders."""
+        return self.level.high - self.level.size if self._takes_runs else -1
+
+    @property
+    def run_overhead(self) -> int:
+        """Bytes that a queued message counts in addition to its own size."""
+        return self._entry
+
+    def deliver_run(self, messages: Sequence[_Entry], size: int, source: Source) -> None:
+        """Queues messages. The source is paused if the last one fills the mailbox."""
+        self._fresh.extend(messages)
+        level = self.level
+        level.size += size
+        self._wake()
+        if level.size > level.high:
+            source.pause(level)
+
+    def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None:
             # A woken task counts as not waiting even before it runs.
             self._waiter = None
-            level.is_waited_on = False
+            self.level.is_waited_on = False
             if not waiter.done():
                 waiter.set_result(True)
-        if self._holds and level.size > level.high:
-            source.pause(level)
 
     def _overflow(self) -> None:
         if self._when_full is WhenFull.KILL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -87,6 +88,26 @@ class Process:
 
     def deliver(self, message: Term, source: Source) -> None:
         """Handles a message. `source` is paused if this receiver is full."""
+        raise NotImplementedError
+
+    @property
+    def run_room(self) -> int:
+        """Bytes of messages that `deliver_run` accepts.
+
+        Negative if messages must be delivered one by one.
+        """
+        return -1
+
+    @property
+    def run_overhead(self) -> int:
+        """Bytes that a message of a run counts in addition to its own size."""
+        return 0
+
+    def deliver_run(self, messages: Sequence[tuple[Term, int]], size: int, source: Source) -> None:
+        """Handles messages in order, each given with its size. `size` is their sum.
+
+        Has the effect of `deliver` for each, if only the last one exceeds `run_room`.
+        """
         raise NotImplementedError
 
     def signalled(self, message: Term, source: Source) -> None:

@@ -405,6 +405,17 @@ class ProcessTable:
         if process is not None:
             process.deliver(payload, source)
 
+    def receiver_of_run(self, signal: Message) -> Process | None:
+        """Returns the receiver of messages in a row with the same signal.
+
+        None if each message must be handled by itself.
+        """
+        to = signal.to
+        kind = type(to)
+        if self.is_draining or kind is Reference or (kind is Pid and self.calls):
+            return None
+        return self._receiver(to)
+
     def _receiver(self, to: Pid | Atom | Reference) -> Process | None:
         """Returns the receiver of a message or exit signal. Using an alias may deactivate it."""
         kind = type(to)

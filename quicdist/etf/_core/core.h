@@ -141,7 +141,7 @@ typedef struct {
     PyObject *small[256]; /* the integers of SMALL_INTEGER_EXT */
     PyObject *decode_error, *encode_error, *key_refused, *refused, *struct_error;
     /* The Python functions for rare cases and errors. */
-    PyObject *make_map, *inflate, *view, *compress, *encode_all, *encode_all_parts, *leaf, *numbers, *open,
+    PyObject *make_map, *footprint, *inflate, *view, *compress, *encode_all, *encode_all_parts, *leaf, *numbers, *open,
         *check_keys, *fun_head;
     PyObject *default_options;
     Settings default_settings;

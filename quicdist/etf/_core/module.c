@@ -356,6 +356,207 @@ static PyObject *core_decode_bare(PyObject *module, PyObject *const *given, Py_s
     return pair;
 }
 
+/* ---- frames ---- */
+
+PyDoc_STRVAR(split_frames_doc,
+             "split_frames(data, at, limit)\n--\n\n"
+             "Returns the bodies of the whole frames with u32 lengths in `data` from `at` on, and the\n"
+             "offset of the first other frame: an incomplete one, or one of more than `limit` bytes.");
+
+static PyObject *core_split_frames(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                                   PyObject *keywords) {
+    static const char *const names[] = {"data", "at", "limit"};
+    PyObject *arguments[3] = {NULL};
+    if (sort_arguments("split_frames", names, 3, 3, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    Py_ssize_t at = get_offset(arguments[1]), limit = PyNumber_AsSsize_t(arguments[2], NULL);
+    if (at < 0 || (limit == -1 && PyErr_Occurred())) {
+        return NULL;
+    }
+    if (!PyBytes_CheckExact(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError, "split_frames() requires bytes");
+        return NULL;
+    }
+    const char *data = PyBytes_AS_STRING(arguments[0]);
+    Py_ssize_t end = PyBytes_GET_SIZE(arguments[0]);
+    PyObject *bodies = PyList_New(0);
+    while (bodies != NULL && end - at >= 4) {
+        Py_ssize_t length = get_u32((const uint8_t *)data + at);
+        if (length > limit || length > end - at - 4) {
+            break;
+        }
+        PyObject *body = PyBytes_FromStringAndSize(data + at + 4, length);
+        if (body == NULL || PyList_Append(bodies, body) < 0) {
+            Py_CLEAR(bodies);
+        }
+        Py_XDECREF(body);
+        at += 4 + length;
+    }
+    return with_end(bodies, at);
+}
+
+/* quicdist.etf.footprint for common leaves, else -1. */
+static int64_t leaf_footprint(State *state, PyObject *term) {
+    if (PyBytes_CheckExact(term)) {
+        return 40 + PyBytes_GET_SIZE(term);
+    }
+    if (PyLong_CheckExact(term)) {
+        int overflow;
+        long long number = PyLong_AsLongLongAndOverflow(term, &overflow);
+        if (overflow) {
+            return -1;
+        }
+        if (number > -6 && number < 257) {
+            return 0;
+        }
+        uint64_t size = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+        int64_t total = 32;
+        for (; size > 0x7F; size >>= 8) {
+            total++;
+        }
+        return total;
+    }
+    if (Py_IS_TYPE(term, state->atom.type) || Py_IS_TYPE(term, state->pid.type) ||
+        PyFloat_CheckExact(term) || PyBool_Check(term)) {
+        return 56;
+    }
+    return Py_IS_TYPE(term, state->reference.type) ? 4 * 56 : -1;
+}
+
+/* quicdist.etf.footprint, or -1 with an exception. */
+static int64_t find_footprint(State *state, PyObject *term) {
+    int64_t total = leaf_footprint(state, term);
+    if (total >= 0) {
+        return total;
+    }
+    if (PyTuple_CheckExact(term)) {
+        total = 56 + 8 * PyTuple_GET_SIZE(term);
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(term); i++) {
+            int64_t one = leaf_footprint(state, PyTuple_GET_ITEM(term, i));
+            if (one < 0) {
+                total = -1;
+                break;
+            }
+            total += one;
+        }
+        if (total >= 0) {
+            return total;
+        }
+    }
+    PyObject *number = PyObject_CallOneArg(state->footprint, term);
+    if (number == NULL) {
+        return -1;
+    }
+    total = PyLong_AsLongLong(number);
+    Py_DECREF(number);
+    return total;
+}
+
+/* The arguments of decode_run after the queue. */
+typedef struct {
+    const uint8_t *beginning;
+    Py_ssize_t length, longest;
+    PyObject *options, *atoms; /* NULL: the payload has a version byte */
+    const Settings *settings;
+    long stream;
+} Run;
+
+/* The payload of a packet that is in the run, a new reference. NULL without an exception if it is
+ * not in the run, or does not decode. */
+static PyObject *payload_of(State *state, const Run *run, PyObject *packet, Py_ssize_t *size) {
+    if (!PyTuple_Check(packet) || PyTuple_GET_SIZE(packet) != 2) {
+        return NULL;
+    }
+    PyObject *data = PyTuple_GET_ITEM(packet, 0), *stream = PyTuple_GET_ITEM(packet, 1);
+    if (!PyBytes_CheckExact(data) || !PyLong_CheckExact(stream) ||
+        PyLong_AsLong(stream) != run->stream) {
+        return NULL;
+    }
+    *size = PyBytes_GET_SIZE(data);
+    if (*size > run->longest || *size < run->length ||
+        memcmp(PyBytes_AS_STRING(data), run->beginning, (size_t)run->length) != 0) {
+        return NULL;
+    }
+    Py_buffer view;
+    Py_ssize_t pos = run->length;
+    get_bytes(data, &view);
+    PyObject *payload =
+        run->atoms == NULL
+            ? decode_versioned(state, data, &view, &pos, run->options, run->settings)
+            : decode_term(state, data, view.buf, view.len, &pos, run->settings, run->atoms);
+    if (payload != NULL && pos != view.len) {
+        Py_CLEAR(payload);
+    }
+    return payload;
+}
+
+PyDoc_STRVAR(decode_run_doc,
+             "decode_run(queue, popleft, beginning, stream, longest, options, atoms, most, room,\n"
+             "           overhead)\n--\n\n"
+             "Decodes the payloads of packets in a row that begin alike. See quicdist.etf.decode.");
+
+static PyObject *core_decode_run(PyObject *module, PyObject *const *given, Py_ssize_t count,
+                                 PyObject *keywords) {
+    static const char *const names[] = {"queue",   "popleft", "beginning", "stream", "longest",
+                                        "options", "atoms",   "most",      "room",   "overhead"};
+    State *state = PyModule_GetState(module);
+    PyObject *arguments[10] = {NULL};
+    if (sort_arguments("decode_run", names, 10, 10, given, count, keywords, arguments) < 0) {
+        return NULL;
+    }
+    if (!PyBytes_CheckExact(arguments[2]) ||
+        (arguments[6] != Py_None && !PyTuple_CheckExact(arguments[6]))) {
+        PyErr_SetString(PyExc_TypeError, "decode_run() requires bytes and a tuple of atoms");
+        return NULL;
+    }
+    PyObject *queue = arguments[0];
+    Settings settings;
+    Run run = {
+        .beginning = (const uint8_t *)PyBytes_AS_STRING(arguments[2]),
+        .length = PyBytes_GET_SIZE(arguments[2]),
+        .stream = PyLong_AsLong(arguments[3]),
+        .longest = PyNumber_AsSsize_t(arguments[4], NULL),
+        .options = arguments[5],
+        .atoms = arguments[6] == Py_None ? NULL : arguments[6],
+        .settings = read_options(state, arguments[5], &settings),
+    };
+    Py_ssize_t most = PyNumber_AsSsize_t(arguments[7], NULL);
+    Py_ssize_t room = PyNumber_AsSsize_t(arguments[8], NULL);
+    Py_ssize_t overhead = PyNumber_AsSsize_t(arguments[9], NULL);
+    PyObject *entries = run.settings == NULL || PyErr_Occurred() ? NULL : PyList_New(0);
+    Py_ssize_t consumed = 0, total = 0, left = entries == NULL ? 0 : PySequence_Size(queue);
+    while (entries != NULL && left-- > 0 && PyList_GET_SIZE(entries) < most && total <= room) {
+        PyObject *packet = PySequence_GetItem(queue, 0);
+        Py_ssize_t size = 0;
+        PyObject *payload = packet == NULL ? NULL : payload_of(state, &run, packet, &size);
+        int64_t weight = payload == NULL ? -1 : find_footprint(state, payload);
+        Py_XDECREF(packet);
+        if (weight < 0) {
+            Py_XDECREF(payload);
+            break;
+        }
+        weight += overhead;
+        PyObject *entry = Py_BuildValue("NL", payload, (long long)weight);
+        PyObject *first = entry == NULL ? NULL : PyObject_CallNoArgs(arguments[1]);
+        if (first == NULL || PyList_Append(entries, entry) < 0) {
+            Py_CLEAR(entries);
+        }
+        Py_XDECREF(first);
+        Py_XDECREF(entry);
+        consumed += size;
+        total += weight;
+    }
+    if (entries != NULL && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_Exception)) {
+            PyErr_Clear(); /* the packet is still in the queue */
+        } else {
+            Py_CLEAR(entries);
+        }
+    }
+    return entries == NULL ? NULL : Py_BuildValue("Nnn", entries, consumed, total);
+}
+
 /* ---- encoding ---- */
 
 #define LARGE 65536
@@ -699,6 +900,7 @@ static int core_exec(PyObject *module) {
         find_name("quicdist.etf.errors", "EtfEncodeError", &state->encode_error) < 0 ||
         find_name("quicdist.etf.maps", "KeyRefused", &state->key_refused) < 0 ||
         find_name("quicdist.etf.maps", "make_map", &state->make_map) < 0 ||
+        find_name("quicdist.etf.footprint", "footprint", &state->footprint) < 0 ||
         find_name("quicdist.etf.decode", "_inflate", &state->inflate) < 0 ||
         find_name("quicdist.etf.decode", "_view", &state->view) < 0 ||
         find_name("quicdist.etf.encode", "_Refused", &state->refused) < 0 ||
@@ -724,7 +926,7 @@ static int core_exec(PyObject *module) {
 #define EACH_OBJECT(DO)                                                                          \
     DO(atom.type) DO(pid.type) DO(port.type) DO(reference.type) DO(bits.type) DO(improper.type)  \
     DO(export.type) DO(fun.type) DO(native.type) DO(encode_error) DO(atom_true) DO(atom_false) DO(atom_undefined) DO(atom_nil)    \
-    DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(inflate) DO(view) \
+    DO(decode_error) DO(key_refused) DO(refused) DO(struct_error) DO(make_map) DO(footprint) DO(inflate) DO(view) \
     DO(compress) DO(encode_all) DO(encode_all_parts) DO(leaf) DO(numbers) DO(open)               \
     DO(check_keys) DO(fun_head) DO(default_options)
 
@@ -809,6 +1011,8 @@ static PyMethodDef functions[] = {
     FUNCTION(decode),
     FUNCTION(decode_prefix),
     FUNCTION(decode_bare),
+    FUNCTION(decode_run),
+    FUNCTION(split_frames),
     FUNCTION(encode),
     FUNCTION(encode_bare),
     FUNCTION(encode_parts),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from struct import Struct
 
+from quicdist.etf import split_frames
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects.base import Buffer, DialectError
 
@@ -88,21 +89,13 @@ class LengthFramer:
         elif self._header:
             data = self._header + data
             self._header = b""
-        at, end, limit = 0, len(data), self._limit
-        unpack = _U32.unpack_from
-        while end - at >= 4:
-            (length,) = unpack(data, at)
-            at += 4
-            stop = at + length
-            if stop <= end and length <= limit:
-                bodies.append(data[at:stop])
-                at = stop
-            else:
-                self._begin(length)
-                self._continue(data[at:])
-                return bodies
-        if at < end:
+        whole, at = split_frames(data, 0, self._limit)
+        bodies = bodies + whole if bodies else whole
+        if len(data) - at < 4:
             self._header = data[at:]
+        else:
+            self._begin(_U32.unpack_from(data, at)[0])
+            self._continue(data[at + 4 :])
         return bodies
 
     def _take_large(self, data: memoryview, bodies: list[bytes]) -> bytes:
