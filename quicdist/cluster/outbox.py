@@ -122,12 +122,14 @@ class Outbox:
         """Splits messages into frames."""
         self.has_data_streams = False
         """Whether the frames of different senders may use different streams."""
-        self._high = high
+        self.high = high
+        """The high watermark in bytes."""
         self._low = low
         self._lanes: dict[Hashable, _Lane] = {}
         self._turns: deque[Hashable] = deque()
         self._last: tuple[Hashable, _Lane] | None = None
         """The sender of the last frame and its lane, which may have ended."""
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_feed_planned = False
         self._unfed = 0
         """Bytes of frames accepted since the last attempt to pass frames to the carrier."""
@@ -145,7 +147,7 @@ class Outbox:
         It should if the backlog is above the high watermark, unless all its messages fit in its
         next turn. It does not wait for the backlog of other senders.
         """
-        if self.queued <= self._high:
+        if self.queued <= self.high:
             return False
         lane = self._lanes.get(sender)
         if lane is None:
@@ -191,7 +193,9 @@ class Outbox:
         self.messages_accepted += 1
         if not self._is_feed_planned:
             self._is_feed_planned = True
-            asyncio.get_running_loop().call_soon(self._feed_as_planned)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._feed_as_planned)
             if not self._turns and self._sink.is_writable:
                 # The carrier plans its work now, so that the planned feed precedes it.
                 self._sink.send_framed((frame,), self.stream_of(sender))
@@ -330,7 +334,7 @@ class Outbox:
 
     async def space(self) -> None:
         """Waits until the backlog is below the low watermark. Raises the error passed to `fail`."""
-        if self._failure is None and self.queued > self._high:
+        if self._failure is None and self.queued > self.high:
             await _wait_in(self._waiting)
         if self._failure is not None:
             raise self._failure()

@@ -396,7 +396,7 @@ class Peer:
                 assert type(made) is OutgoingMessage
                 self._sent_since_yield += made.size
                 outbox.put(route.sender, made)
-        if outbox.must_wait(route.sender):
+        if outbox.queued > outbox.high and outbox.must_wait(route.sender):
             return outbox.space()
         if self._sent_since_yield >= _YIELD_AFTER:
             self._sent_since_yield = 0

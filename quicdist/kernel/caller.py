@@ -19,7 +19,7 @@ from quicdist.kernel.current_call import remaining
 from quicdist.kernel.net_kernel import NET_KERNEL, YES, is_auth_call
 from quicdist.protocol import signals
 from quicdist.runtime.calls import CallRequest, ErpcCall, GenCall, check_timeout, gen_call
-from quicdist.runtime.process_table import ProcessTable, Route
+from quicdist.runtime.process_table import ProcessTable
 from quicdist.runtime.system_process import SystemProcess, ignore
 
 _ERPC = Atom("erpc")
@@ -68,7 +68,8 @@ class Caller(SystemProcess):
         request = self.system.identifiers.reference()
         mfa = (_ERPC, _EXECUTE_CAST, 3)
         signal = signals.SpawnRequest(request, self.pid, self._group_leader, mfa, [])
-        waits = self.system.send(Route(None, node, self.pid, signal), [module, function, args])
+        route = self.system.route_of(node, self.pid, signal)
+        waits = self.system.send(route, [module, function, args])
         if waits is not None:
             await waits
 

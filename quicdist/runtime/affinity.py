@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from asyncio import get_running_loop
+from threading import get_ident
 
 from quicdist.carriers import forking
 from quicdist.errors import NotRunning
@@ -21,7 +22,10 @@ class LoopAffinity:
         """`owner` names the checked object in error texts."""
         self._owner = owner
         self._loop = _running_loop()
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
+        self._runs_in = self._thread
+        """The thread in which the loop has last been seen to run."""
+        self._is_running = _never if self._loop is None else self._loop.is_running
         self._thread_name = threading.current_thread().name
         self._generation = forking.generation
 
@@ -32,11 +36,17 @@ class LoopAffinity:
 
     def check(self) -> None:
         """Raises RuntimeError in another loop or thread, NotRunning in a forked child."""
-        try:
-            if get_running_loop() is self._loop and forking.generation == self._generation:
-                return
-        except RuntimeError:
-            pass
+        # A thread runs one loop at a time. Until Python 3.11 get_running_loop makes a system call,
+        # which costs more than the rest of sending a small message.
+        if (
+            self._runs_in == get_ident()
+            and self._is_running()
+            and forking.generation == self._generation
+        ):
+            return
+        if _running_loop() is self._loop is not None and not self.is_of_parent:
+            self._runs_in = get_ident()
+            return
         self._refuse()
 
     def _refuse(self) -> None:
@@ -47,7 +57,7 @@ class LoopAffinity:
             )
         running = _running_loop()
         # Outside a running loop, the same thread cannot interfere with the loop.
-        if self._loop is None or (running is None and threading.get_ident() == self._thread):
+        if self._loop is None or (running is None and get_ident() == self._thread):
             return
         here = "no event loop" if running is None else f"the event loop {running}"
         raise RuntimeError(
@@ -56,6 +66,10 @@ class LoopAffinity:
             f"{threading.current_thread().name!r}: use "
             f"asyncio.run_coroutine_threadsafe, or a BlockingNode, which any thread may use"
         )
+
+
+def _never() -> bool:
+    return False
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -68,6 +68,7 @@ class Mailbox(Process):
     def __init__(self, system: ProcessTable, limits: MailboxLimits) -> None:
         super().__init__(system, Backpressure(self, limits.low, limits.high, limits.hard))
         self.is_refusing_calls_in_drain = True
+        self._check_affinity = system.affinity.check
         self._entry = limits.least
         """Bytes that a queued message counts in addition to its own size."""
         self._when_full = limits.when_full
@@ -110,11 +111,13 @@ class Mailbox(Process):
 
         Raises NoConnection, NoProcess if no process of this node has that name, and EtfEncodeError.
         """
-        self._check_alive()
+        self._check_affinity()
+        if not self.is_alive:
+            raise ProcessExited(self.pid, self.exit_reason)
         route = self._route
         if route is None or (to is not route.to and (type(to) is not tuple or to != route.to)):
             route = self._route = self.system.route(self.pid, to)
-        waits = self.system.send(route, message)
+        waits = route.send(route, message)
         if waits is not None:
             await waits
 
@@ -156,7 +159,9 @@ class Mailbox(Process):
         Raises ReceiveTimeout, MailboxFull if the mailbox is at its hard bound and no message in it
         matches, and ProcessExited if the process has ended.
         """
-        self._check_alive()
+        self._check_affinity()
+        if not self.is_alive:
+            raise ProcessExited(self.pid, self.exit_reason)
         if timeout is not None:
             check_timeout(timeout)
         if self._is_receiving:

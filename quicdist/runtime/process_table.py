@@ -59,6 +59,8 @@ class Route:
     sender: Pid
     signal: Message | SpawnRequest
     """The signal that carries each message."""
+    send: Callable[[Route, Term], Awaitable[None] | None]
+    """Sends a message along the route. See `ProcessTable.send`."""
     head: Head | None = None
     """The signal as encoded for the current connection."""
 
@@ -305,11 +307,21 @@ class ProcessTable:
     def route(self, sender: Pid, to: Destination) -> Route:
         """Returns the route of messages from a process of this node."""
         if isinstance(to, Pid | Reference):
-            return Route(to, to.node, sender, Message(sender, to))
+            return self._route(to, to.node, Message(sender, to), sender)
         if isinstance(to, str):
-            return Route(to, self.name, sender, Message(sender, Atom(to)))
+            return self._route(to, self.name, Message(sender, Atom(to)), sender)
         name, node = to
-        return Route((name, node), Atom(node), sender, Message(sender, Atom(name)))
+        return self._route((name, node), Atom(node), Message(sender, Atom(name)), sender)
+
+    def route_of(self, node: Atom, sender: Pid, request: SpawnRequest) -> Route:
+        """Returns the route of a spawn request with its arguments as the message."""
+        return self._route(None, node, request, sender)
+
+    def _route(
+        self, to: Destination | None, node: Atom, signal: Message | SpawnRequest, sender: Pid
+    ) -> Route:
+        send = self._send_here if node is self.name else self.network.send
+        return Route(to, node, sender, signal, send)
 
     def send(self, route: Route, message: Term) -> Awaitable[None] | None:
         """Sends a message. Returns an awaitable if the sender must wait.
@@ -317,12 +329,12 @@ class ProcessTable:
         The call and the awaitable raise NoProcess for an unregistered local name, NoConnection, and
         EtfEncodeError.
         """
-        if route.node is not self.name:
-            return self.network.send(route, message)
+        return route.send(route, message)
+
+    def _send_here(self, route: Route, message: Term) -> None:
         if isinstance(route.to, str) and route.to not in self.names:
             raise NoProcess(f"no process of this node is registered as {route.to!r}")
         self._signal(route.signal, message)
-        return None
 
     def post(self, sender: Pid, to: Pid | Reference, message: Term) -> None:
         """Sends an answer, without waiting and without connecting."""
