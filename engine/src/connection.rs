@@ -10,6 +10,7 @@ use crate::guard::guarded;
 use crate::incoming::Arrival;
 use crate::live::{Happened, Live, Progress};
 use crate::part;
+use crate::socket::Socket;
 
 const DATA: u8 = 0;
 const ENDED: u8 = 1;
@@ -79,10 +80,14 @@ impl Connection {
         self.checked()
     }
 
-    /// What happened since the last call: tuples of a kind, a stream and a value.
-    fn drain<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    /// What happened since the last call: tuples of a kind, a stream and a value; the stream bytes
+    /// that were read since the beginning; and whether the connection has ended.
+    fn drain<'py>(&mut self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, u64, bool)> {
         let list = PyList::empty(py);
-        for event in self.run(Vec::new(), Live::drain) {
+        let (happened, received, has_ended) = self.run((Vec::new(), 0, false), |live| {
+            (live.drain(), live.received(), live.ending().is_some())
+        });
+        for event in happened {
             match event {
                 Happened::Arrived(Arrival::Data(stream, parts)) => {
                     list.append((DATA, stream, joined(py, &parts)?))?;
@@ -95,7 +100,7 @@ impl Connection {
                 Happened::Retired(id) => list.append((RETIRED, 0, PyBytes::new(py, &id)))?,
             }
         }
-        Ok(list)
+        Ok((list, received, has_ended))
     }
 
     #[getter]
@@ -133,11 +138,6 @@ impl Connection {
     #[getter]
     fn allowance(&mut self) -> f64 {
         self.run(0.0, |live| live.allowance())
-    }
-
-    #[getter]
-    fn has_more(&mut self) -> bool {
-        self.run(false, |live| live.has_more())
     }
 
     /// The peer's chain, DER.
@@ -181,18 +181,26 @@ impl Connection {
         self.run((), |live| live.set_whole(whole));
     }
 
-    /// Tuples (datagrams, size of each, index of the path) of about `limit` datagrams, and what is
-    /// known after that (`quicdist.carriers.quic.engine.Progress`).
+    /// Sends about `limit` datagrams through `socket`. Returns those that it did not take as tuples
+    /// (datagrams, size of each, index of the path), and what is known after that
+    /// (`quicdist.carriers.quic.engine.Progress`).
+    #[pyo3(signature = (now, limit, socket=None))]
     fn transmit<'py>(
         &mut self,
         py: Python<'py>,
         now: f64,
         limit: usize,
+        socket: Option<PyRef<'py, Socket>>,
     ) -> PyResult<(Bound<'py, PyList>, Progress)> {
         let list = PyList::empty(py);
+        let mut socket = socket.as_deref();
         self.run(Ok(()), |live| {
             live.transmit(now, limit, |burst, data| {
-                list.append((PyBytes::new(py, data), burst.size, burst.path))
+                if socket.is_some_and(|socket| socket.send(burst.path, burst.size, data)) {
+                    return Ok(());
+                }
+                socket = None; // the datagrams stay in order
+                list.append((PyBytes::new(py, data), burst.size, burst.index))
             })
         })?;
         let progress = self.run(Progress::default(), Live::progress);
@@ -200,45 +208,16 @@ impl Connection {
         Ok((list, progress))
     }
 
-    #[getter]
-    fn datagram_size(&mut self) -> u16 {
-        self.run(0, |live| live.datagram_size())
-    }
-
-    fn timer(&mut self) -> Option<f64> {
-        self.run(None, Live::timer)
-    }
-
     fn handle_timer(&mut self, now: f64) {
         self.run((), |live| live.handle_timer(now));
-    }
-
-    fn acknowledged(&mut self) -> u64 {
-        self.run(0, |live| live.acknowledged())
-    }
-
-    fn sent(&mut self) -> u64 {
-        self.run(0, |live| live.sent())
-    }
-
-    fn received(&mut self) -> u64 {
-        self.run(0, |live| live.received())
     }
 
     fn grant(&mut self, credit: u64) {
         self.run((), |live| live.grant(credit));
     }
 
-    fn pacing_rate(&mut self) -> f64 {
-        self.run(0.0, |live| live.pacing_rate())
-    }
-
     fn round_trip(&mut self) -> Option<f64> {
         self.run(None, |live| live.round_trip())
-    }
-
-    fn least_round_trip(&mut self) -> f64 {
-        self.run(f64::INFINITY, |live| live.least_round_trip())
     }
 
     /// Bytes in flight that fill the path; 0 while unknown.

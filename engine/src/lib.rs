@@ -1,7 +1,7 @@
 //! The native QUIC engine of quicdist: QUIC connections for Python, around quinn-proto.
 //!
-//! It has no sockets, threads or clock. Python owns them, and the routing of datagrams, the
-//! decisions on certificates, and the policy of who may connect. `reader` reads Python's socket.
+//! It has no threads and no clock. Python owns them and the socket, and the routing of datagrams, the
+//! decisions on certificates, and the policy of who may connect. `socket` uses Python's socket.
 
 mod address;
 mod budget;
@@ -20,11 +20,14 @@ mod model;
 mod outgoing;
 mod part;
 mod qlog;
-#[cfg(target_os = "linux")]
-mod reader;
 mod retry;
 mod sent;
 mod settings;
+#[cfg(target_os = "linux")]
+mod socket;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_socket.rs"]
+mod socket;
 mod tls;
 
 use pyo3::prelude::*;
@@ -37,6 +40,6 @@ fn quicdist_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<connection::Connection>()?;
     module.add_class::<model::ControllerModel>()?;
     #[cfg(target_os = "linux")]
-    module.add_class::<reader::Reader>()?;
+    module.add_class::<socket::Socket>()?;
     Ok(())
 }

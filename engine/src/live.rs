@@ -57,7 +57,9 @@ pub enum Happened {
 /// Datagrams of one size on one path; the last may be shorter.
 pub struct Burst {
     pub size: usize,
-    pub path: usize,
+    pub path: Path,
+    /// The index of the path.
+    pub index: usize,
 }
 
 /// (acknowledged, sent, pacing rate, round trip, least round trip, datagram size, timer, more to
@@ -173,10 +175,6 @@ impl Live {
 
     pub fn ending(&self) -> Option<&Ending> {
         self.ending.as_ref()
-    }
-
-    pub fn has_more(&self) -> bool {
-        self.has_more
     }
 
     // -- paths --
@@ -476,7 +474,9 @@ impl Live {
         let mut count = 0;
         if !self.rejection.is_empty() {
             let rejection = std::mem::take(&mut self.rejection);
-            leave(Burst { size: rejection.len(), path: self.path }, &rejection)?;
+            if let Some(path) = self.paths.get(self.path) {
+                leave(Burst { size: rejection.len(), path, index: self.path }, &rejection)?;
+            }
         }
         while count < limit {
             let Some(transmit) = self.poll_transmit(at, limit - count) else { break };
@@ -485,8 +485,10 @@ impl Live {
             let size = transmit.segment_size.unwrap_or(transmit.size);
             count += transmit.size.div_ceil(size);
             self.budget.on_sent(transmit.destination, transmit.size);
-            let path = self.paths.find(transmit.destination, transmit.src_ip);
-            leave(Burst { size, path }, &self.out[..transmit.size])?;
+            let index = self.paths.find(transmit.destination, transmit.src_ip);
+            let path = Path { remote: transmit.destination, local: transmit.src_ip };
+            let path = self.paths.get(index).unwrap_or(path);
+            leave(Burst { size, path, index }, &self.out[..transmit.size])?;
         }
         self.has_more = count >= limit;
         self.now = at;

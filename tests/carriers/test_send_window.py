@@ -37,13 +37,12 @@ def test_less_on_a_shorter_path() -> None:
 
 def test_full_by_what_has_not_left() -> None:
     window = paced(25_000_000)
-    assert not window.is_full(queued=1_074_999, sent=1_000_000, acknowledged=0)
-    assert window.is_full(queued=1_075_000, sent=1_000_000, acknowledged=0)
+    assert window.full_at(sent=1_000_000, acknowledged=0) == 1_075_000
 
 
 def test_full_by_what_is_not_acknowledged() -> None:
     window = paced(25_000_000)
-    assert window.is_full(queued=IN_FLIGHT, sent=IN_FLIGHT, acknowledged=0)
+    assert window.full_at(sent=IN_FLIGHT, acknowledged=0) == IN_FLIGHT
     assert not window.has_room(IN_FLIGHT, IN_FLIGHT, 0, HIGH)
     assert window.has_room(IN_FLIGHT, IN_FLIGHT, IN_FLIGHT // 2, HIGH)
 
@@ -63,8 +62,7 @@ def test_on_a_path_shorter_than_hosts_delays_what_is_not_acknowledged_is_bounded
 ) -> None:
     window = SendWindow(HIGH, IN_FLIGHT)
     window.set_rate(100_000_000, round_trip, least, datagram)
-    assert window.is_full(queued=bound, sent=bound, acknowledged=0)
-    assert not window.is_full(queued=bound - 1, sent=bound - 1, acknowledged=0)
+    assert window.full_at(sent=bound, acknowledged=0) == bound
     assert window.has_room(IN_FLIGHT, IN_FLIGHT, IN_FLIGHT - bound // 2 + 1, HIGH)
     assert not window.has_room(IN_FLIGHT, IN_FLIGHT, IN_FLIGHT - bound, HIGH)
 

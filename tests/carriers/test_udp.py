@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 
 from quicdist.carriers.quic import udp
-from quicdist.carriers.quic.engine import Batch, ReaderOf, load_engine
+from quicdist.carriers.quic.engine import Batch, SocketOf, load_engine
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
 from tests.carriers.owners import CREDENTIALS
@@ -27,32 +27,32 @@ pytestmark = pytest.mark.io
 SIZES = [1200] * 70 + [700, 1200, 1200, 50, 1201, 1200] + [16_000] * 5 + [1, 1, 2]
 
 
-def readers() -> list[ReaderOf | None]:
+def readers() -> list[SocketOf | None]:
     """Python's reader, and the compiled one where it is installed."""
     if not IS_BUILT:
         return [None]
     native = load_engine(QuicSettings(CREDENTIALS, engine="native"), TOKENS.of)
-    return [None, native.reader_of] if native.reader_of else [None]
+    return [None, native.socket_of] if native.socket_of else [None]
 
 
-READERS = readers()
+SOCKETS = readers()
 
 
-def bound(host: str, family: int, reader_of: ReaderOf | None) -> UdpSocket:
+def bound(host: str, family: int, socket_of: SocketOf | None) -> UdpSocket:
     made = UdpSocket.bind((host, 0), family, 4 << 20)
-    made.read_with(reader_of)
+    made.compile(socket_of)
     return made
 
 
 @pytest.fixture(
-    params=itertools.product(["127.0.0.1", "0.0.0.0"], READERS),
+    params=itertools.product(["127.0.0.1", "0.0.0.0"], SOCKETS),
     ids=lambda each: f"{each[0]}-{'plain' if each[1] is None else 'compiled'}",
 )
 def sockets(request: pytest.FixtureRequest) -> Iterator[list[UdpSocket]]:
     """One sending and two receiving sockets."""
-    host, reader_of = request.param
+    host, socket_of = request.param
     with ExitStack() as stack:
-        made = [bound(each, socket.AF_INET, reader_of) for each in ("127.0.0.1", host, host)]
+        made = [bound(each, socket.AF_INET, socket_of) for each in ("127.0.0.1", host, host)]
         for one in made:
             stack.callback(one.close)
         yield made
@@ -110,12 +110,12 @@ def test_every_reader_names_paths_alike(family: int, host: str, sender: str) -> 
     other = socket.AF_INET6 if ":" in sender else socket.AF_INET
     with socket.socket(other, socket.SOCK_DGRAM) as peer:
         peer.bind((sender, 0))
-        for reader_of in READERS:
-            with contextlib.closing(bound(host, family, reader_of)) as one:
+        for socket_of in SOCKETS:
+            with contextlib.closing(bound(host, family, socket_of)) as one:
                 peer.sendto(b"hello", (sender, one.address[1]))
                 assert select.select([one.fileno()], [], [], PATIENCE)[0]
                 found += one.receive(1)
-    assert len(found) == len(READERS)
+    assert len(found) == len(SOCKETS)
     assert all(each == found[0] for each in found)
     assert found[0][:2] == (b"hello", 5)
 

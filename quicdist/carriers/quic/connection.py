@@ -34,6 +34,7 @@ from quicdist.carriers.quic.congestion.resume import LEAST_DELIVERED, Capacity
 from quicdist.carriers.quic.engine import (
     Batch,
     Closed,
+    CompiledSocket,
     EngineConnection,
     EngineError,
     Path,
@@ -226,10 +227,11 @@ class QuicConnection:
         self._gaps = Gaps()
         self._bytes_queued = 0
         self._bytes_acknowledged = 0
-        self._bytes_sent = 0
         self._send_window = SendWindow(
             settings.limits.high_water, settings.limits.max_unacknowledged
         )
+        self._full_at = self._send_window.least
+        """The count of queued bytes from which the send window may be full."""
         self._writable = True
         self._flushers: list[asyncio.Future[bool]] = []
 
@@ -402,8 +404,8 @@ class QuicConnection:
             self._gaps.hold(write)
         else:
             self._write(write)
-        if self._is_full:
-            self._writable = False
+        if self._bytes_queued >= self._full_at:
+            self._look_if_full()
 
     def consumed(self, count: int) -> None:
         """Reports that `count` bytes of packet data were consumed, which extends the credit."""
@@ -418,15 +420,18 @@ class QuicConnection:
 
     def statistics(self) -> ConnectionStatistics:
         """Returns the statistics. `bytes_sent` includes queued bytes."""
-        return self._last_statistics or ConnectionStatistics(
+        if self._last_statistics is not None:
+            return self._last_statistics
+        progress = self._engine.progress()
+        return ConnectionStatistics(
             bytes_sent=self._bytes_queued,
             bytes_received=self._engine.received(),
             bytes_unacknowledged=self._unacknowledged,
             round_trip=self._engine.round_trip(),
             datagrams_sent=self._engine.datagrams_sent(),
             datagrams_lost=self._engine.datagrams_lost(),
-            datagram_size=self._engine.datagram_size,
-            pacing_rate=self._engine.pacing_rate(),
+            datagram_size=progress.datagram_size,
+            pacing_rate=progress.pacing_rate,
             migrations=self._migrations,
             path=self.path_kind,
             path_switches=self.path_switches,
@@ -532,21 +537,24 @@ class QuicConnection:
         """
         if self._closed:
             return
-        self._engine.drain(self)
+        has_ended = self._engine.drain(self)
         if self.up is not None:
             self._look_open()
         self._deliver()
         if self._closed:
             return
-        over = self._engine.closed
+        over = self._engine.closed if has_ended else None
         if over is not None:
             self.exceeded = over.exceeded
             self._end(self._distrust or _reason_of(over), over=over)
         elif self._ending is not None:
             self._end(self._ending, say=self._ending.text)
 
-    def transmit(self, now: float) -> None:
-        """Passes queued bytes to the engine and the resulting datagrams to the socket."""
+    def transmit(self, now: float, socket: CompiledSocket | None = None) -> None:
+        """Passes queued bytes to the engine and the resulting datagrams to the socket.
+
+        The engine may send through `socket` itself.
+        """
         if self._closed:
             return
         try:
@@ -554,12 +562,13 @@ class QuicConnection:
                 pending, self._pending = self._pending, {}
                 for stream, parts in pending.items():
                     self._engine.write(stream, parts)
-            batches = self._engine.transmit(now)
+            batches = self._engine.transmit(now, socket)
         except EngineError as error:
             self._end(CloseReason(CloseKind.ERROR, str(error), Cause.CARRIER))
             return
         try:
-            self._host.send(batches)
+            if batches:
+                self._host.send(batches)
         except OSError as error:
             if self.up is not None and not self.up.done():
                 text = error.strerror or str(error)
@@ -575,11 +584,17 @@ class QuicConnection:
                 self._loop.call_soon(self._deliver)
         if progress.acknowledged != self._bytes_acknowledged:
             self._bytes_acknowledged = progress.acknowledged
-            self._start_gap()
-            self._look_at_flushers()
-        self._look_at_watermarks(progress)
-        self._look_at_reset_token()
-        self._expect_acknowledgement(now)
+            self._full_at = progress.acknowledged + self._send_window.least
+            if self._gaps.is_waiting:
+                self._start_gap()
+            if self._flushers:
+                self._look_at_flushers()
+        if not self._writable:
+            self._look_at_watermarks(progress)
+        if self._engine.reset_token != self._reset_token:
+            self._look_at_reset_token()
+        if self._bytes_acknowledged != self._bytes_queued:
+            self._expect_acknowledgement(now)
         path = self._engine.path
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
@@ -699,10 +714,8 @@ class QuicConnection:
     # -- receiving ------------------------------------------------------------------------------
 
     def _look_at_reset_token(self) -> None:
-        token = self._engine.reset_token
-        if token != self._reset_token:
-            self._host.expect_reset(self, self._reset_token, token)
-            self._reset_token = token
+        old, self._reset_token = self._reset_token, self._engine.reset_token
+        self._host.expect_reset(self, old, self._reset_token)
 
     def _take(self, stream: int, data: bytes) -> None:
         if self._dialect is None or self._ending:
@@ -717,7 +730,7 @@ class QuicConnection:
             for packet in received.packets:
                 self._outstanding += len(packet.data)
             self._incoming += received.packets
-            if self._gaps.packet_received():
+            if self._gaps.is_waiting and self._gaps.packet_received():
                 self._release()
         if received.steps:
             self._perform(received.steps)
@@ -826,8 +839,8 @@ class QuicConnection:
                 self._gaps.hold(step)
             else:
                 self._step(step)
-        if self._is_full:
-            self._writable = False
+        if self._bytes_queued >= self._full_at:
+            self._look_if_full()
         self._host.touch(self)
 
     def _step(self, step: Step) -> None:
@@ -864,30 +877,33 @@ class QuicConnection:
         self._start_gap()
         self._host.touch(self)
 
-    @property
-    def _is_full(self) -> bool:
-        return self._send_window.is_full(
-            self._bytes_queued, self._bytes_sent, self._bytes_acknowledged
+    def _look_if_full(self) -> None:
+        """Adapts the send window to the path; most messages fit into any."""
+        progress = self._engine.progress()
+        self._follow_path(progress)
+        self._full_at = self._send_window.full_at(progress.sent, progress.acknowledged)
+        if self._bytes_queued >= self._full_at:
+            self._writable = False
+
+    def _follow_path(self, progress: Progress) -> None:
+        self._send_window.set_rate(
+            progress.pacing_rate,
+            progress.round_trip or 0.0,
+            progress.least_round_trip,
+            progress.datagram_size,
         )
 
     def _look_at_flushers(self) -> None:
-        if self._flushers and not self._unacknowledged:
+        if not self._unacknowledged:
             for done in self._flushers:
                 if not done.done():
                     done.set_result(True)
             self._flushers.clear()
 
     def _look_at_watermarks(self, progress: Progress) -> None:
-        self._bytes_sent = progress.sent
-        window = self._send_window
-        window.set_rate(
-            progress.pacing_rate,
-            progress.round_trip or 0.0,
-            progress.least_round_trip,
-            progress.datagram_size,
-        )
-        if not self._writable and window.has_room(
-            self._bytes_queued, self._bytes_sent, self._bytes_acknowledged, self._limits.low_water
+        self._follow_path(progress)
+        if self._send_window.has_room(
+            self._bytes_queued, progress.sent, progress.acknowledged, self._limits.low_water
         ):
             self._writable = True
             if self._handler is not None:
@@ -917,7 +933,7 @@ class QuicConnection:
             self._alarm.set(due)
 
     def _look_at_engine(self, now: float) -> None:
-        at = self._engine.timer()
+        at = self._engine.progress().timer
         if at is None or at > now:
             self._alarm.set(at)
             return

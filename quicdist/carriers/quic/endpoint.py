@@ -306,7 +306,7 @@ class Endpoint:
                 connection.fail("the local address has changed", Cause.ADDRESS_NOT_AVAILABLE)
 
     def _watch_socket(self) -> None:
-        self._udp.read_with(self._engine.reader_of)
+        self._udp.compile(self._engine.socket_of)
         self._udp.watch(self._loop, self._on_ready)
 
     def _renew_socket(self, addresses: Sequence[SocketAddress]) -> None:
@@ -396,8 +396,6 @@ class Endpoint:
             if error.errno != errno.EMSGSIZE:  # a path MTU probe may be too large
                 self._doubt_address()
             raise
-        finally:
-            self._busy_wait.extend()
 
     def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         """Routes another connection ID to a connection."""
@@ -541,14 +539,6 @@ class Endpoint:
         """Processes datagrams that the socket has received in another way than from the kernel."""
         self._on_ready()
 
-    def _destination(self, data: bytes) -> QuicConnection | None:
-        """Returns the connection of the first datagram of a batch."""
-        if len(data) < _ID_END:
-            return None
-        if data[0] & _LONG_HEADER:
-            return self._routes.get(data[6 : 6 + data[5]])
-        return self._routes.get(data[1:_ID_END])
-
     def _route_each(
         self,
         data: bytes,
@@ -574,7 +564,11 @@ class Endpoint:
     def _route_run(
         self, data: bytes, size: int, path: Path, now: float, touched: dict[QuicConnection, None]
     ) -> None:
-        connection = self._destination(data)
+        """Routes datagrams to the connection of the first one."""
+        if len(data) >= _ID_END and data[0] & _LONG_HEADER:
+            connection = self._routes.get(data[6 : 6 + data[5]])
+        else:
+            connection = self._routes.get(data[1:_ID_END])
         if connection is None:
             self._route_stray(data, size, path, now, touched)
         else:
@@ -723,9 +717,10 @@ class Endpoint:
         now = self._loop.time()
         for connection in touched:
             try:
-                connection.transmit(now)
+                connection.transmit(now, self._udp.sender)
             except Exception:
                 self._failed(connection)
+        self._busy_wait.extend()
 
     def _send_quietly(self, data: bytes, path: Path) -> None:
         with contextlib.suppress(OSError):

@@ -36,6 +36,8 @@ class SendWindow:
         self._in_flight = in_flight
         self.size = high_water
         """Maximum bytes that are queued and not sent."""
+        self.least = min(_LEAST, high_water, in_flight)
+        """Bytes that may be queued and not acknowledged on any path."""
         self._unacknowledged = in_flight
         """Maximum bytes that are queued and not acknowledged."""
         self._is_short = False
@@ -60,9 +62,12 @@ class SendWindow:
             self._unacknowledged = self._in_flight
             self.size = min(max(int(rate * ahead), _LEAST), self._high_water)
 
-    def is_full(self, queued: int, sent: int, acknowledged: int) -> bool:
-        """Whether no more data may be queued. The arguments count from the connection's start."""
-        return queued - sent >= self.size or queued - acknowledged >= self._unacknowledged
+    def full_at(self, sent: int, acknowledged: int) -> int:
+        """The number of queued bytes from which on no more may be queued.
+
+        All numbers count from the connection's start.
+        """
+        return min(sent + self.size, acknowledged + self._unacknowledged)
 
     def has_room(self, queued: int, sent: int, acknowledged: int, low_water: int) -> bool:
         """Whether enough data was sent to queue more."""

@@ -16,10 +16,10 @@ from quicdist.carriers.forking import keep_from_children
 from quicdist.carriers.quic.engine import (
     MAX_SEGMENTS,
     Batch,
-    DatagramReader,
+    CompiledSocket,
     Path,
-    ReaderOf,
     SocketAddress,
+    SocketOf,
 )
 from quicdist.protocol.dialects.base import Buffer
 
@@ -59,7 +59,7 @@ class UdpSocket:
         self._wildcard = _LINUX and _is_wildcard(self.address[0])
         self._ancillary: dict[bytes, list[_Ancillary]] = {}
         self._lone = 0
-        self._reader: DatagramReader | None = None
+        self._compiled: CompiledSocket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_ready: Callable[[], None] = _nothing
         self._is_queue_watched = False
@@ -73,7 +73,7 @@ class UdpSocket:
             if self.family == socket.AF_INET6:
                 _option(sock, socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-        self._watched = _watched(sock) if _LINUX else None
+        self._watched: select.epoll | None = None
         keep_from_children(self)
         self._segments = _LINUX
         """Whether to use UDP_SEGMENT, until the kernel rejects it."""
@@ -103,10 +103,15 @@ class UdpSocket:
             sock.close()
             raise
 
-    def read_with(self, reader_of: ReaderOf | None) -> None:
-        """Reads with compiled code, if there is any."""
-        if reader_of is not None:
-            self._reader = reader_of(self._socket.fileno(), self._wildcard)
+    def compile(self, socket_of: SocketOf | None) -> None:
+        """Reads with compiled code, if there is any, which may send as well."""
+        if socket_of is not None:
+            self._compiled = socket_of(self._socket.fileno(), self._wildcard)
+
+    @property
+    def sender(self) -> CompiledSocket | None:
+        """What may send beside `send_all`, at the moment: nothing while datagrams are queued."""
+        return None if self._queue or not self._segments else self._compiled
 
     def fileno(self) -> int:
         """The file descriptor of the socket; -1 after `close`."""
@@ -125,6 +130,8 @@ class UdpSocket:
     def watch(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
         """Calls `on_ready` when the socket is readable, or writable with queued datagrams."""
         self._loop, self._on_ready = loop, on_ready
+        if self.tells_refusals and not isinstance(loop, asyncio.SelectorEventLoop):
+            self._watched = _watched(self._socket)
         loop.add_reader(self._readable, on_ready)
 
     def unwatch(self) -> None:
@@ -133,6 +140,9 @@ class UdpSocket:
             self._loop.remove_reader(self._readable)
             self._watch_queue(False)
             self._loop = None
+            if self._watched is not None:
+                self._watched.close()
+                self._watched = None
 
     def _watch_queue(self, is_wanted: bool) -> None:
         """Sets whether `on_ready` is called when the socket is writable."""
@@ -170,6 +180,11 @@ class UdpSocket:
         After a read of a single datagram, the next calls read only once, because the system call
         that finds no further datagram costs as much as reading one.
         """
+        if self._compiled is not None:
+            batches, has_error = self._compiled.read(limit)
+            if has_error or not batches:
+                self._read_bounced()
+            return batches
         if self._lone:
             self._lone -= 1
             batches = self._read(1)
@@ -182,14 +197,6 @@ class UdpSocket:
         return batches
 
     def _read(self, limit: int) -> list[Batch]:
-        if self._reader is None:
-            return self._read_plainly(limit)
-        batches, has_error = self._reader.read(limit)
-        if has_error or not batches:
-            self._read_bounced()
-        return batches
-
-    def _read_plainly(self, limit: int) -> list[Batch]:
         batches: list[Batch] = []
         sock = self._socket
         is_woken_for_nothing = False
@@ -223,17 +230,15 @@ class UdpSocket:
 
         Called before `watch`.
         """
-        if self._watched is not None:
+        if self.tells_refusals:
             self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 0)
             if self.family == socket.AF_INET6:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 0)
-            self._watched.close()
-            self._watched = None
         self.tells_refusals = False
 
     def read_errors(self) -> None:
         """Empties the queue of ICMP errors, which keeps the socket readable."""
-        if self._watched is not None:
+        if self.tells_refusals:
             self._read_bounced()
 
     def receive_batches(self, limit: int) -> list[Batch]:
@@ -402,11 +407,9 @@ class UdpSocket:
 
     def close(self) -> None:
         """Closes the socket."""
-        self._reader = None
+        self._compiled = None
         self.unwatch()
         self._queue.clear()
-        if self._watched is not None:
-            self._watched.close()
         self._socket.close()
 
     def _send(self, data: bytes, path: Path) -> None:
@@ -459,10 +462,10 @@ def _merged(batches: Sequence[Batch]) -> list[Batch]:
 
 
 def _watched(sock: socket.socket) -> select.epoll:
-    """Returns an epoll object that the event loop watches instead of the socket.
+    """Returns an epoll object for event loops that cannot watch a socket with errors.
 
     libuv stops watching a socket that has an error in its error queue (ip(7), IP_RECVERR). An epoll
-    object is readable when one of its files is ready (epoll(7)).
+    object is readable when one of its files is ready (epoll(7)), but each wakeup takes longer.
     """
     watched = select.epoll()
     watched.register(sock, select.EPOLLIN)

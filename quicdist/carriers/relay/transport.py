@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from quicdist.carriers.quic.engine import Batch, Path, SocketAddress
+from quicdist.carriers.quic.engine import Batch, CompiledSocket, Path, SocketAddress
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay.batches import common_head, with_heads, without_heads
 from quicdist.carriers.relay.frames import (
@@ -253,6 +253,11 @@ class RelayedSocket(UdpSocket):
             for address in self.paths.pinged & self.bounced.keys():
                 del self.bounced[address]
         return self.paths.sort(batches)
+
+    @property
+    def sender(self) -> CompiledSocket | None:
+        """Nothing while the paths of some peers are chosen."""
+        return None if self.paths.is_used else super().sender
 
     def send_all(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order, each on the path that is chosen for its peer."""

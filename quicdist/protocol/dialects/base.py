@@ -54,8 +54,7 @@ class Refuse:
 Step: TypeAlias = Write | Gap | Refuse
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """The result of received bytes: packets for the owner and steps that answer the peer."""
 
     packets: Sequence[Packet] = ()

@@ -26,7 +26,7 @@ copied."""
 class LengthFramer:
     """Splits the bytes of one stream into bodies with big-endian lengths of `width` bytes."""
 
-    __slots__ = ("_body", "_header", "_length", "_limit", "_missing", "_name", "width")
+    __slots__ = ("_body", "_header", "_limit", "_missing", "_name", "announced", "width")
 
     def __init__(self, width: int, limit: int, name: str) -> None:
         """`limit` is the maximum size of a body in bytes. Error texts use `name` for a body."""
@@ -36,12 +36,8 @@ class LengthFramer:
         self._header = b""
         self._body: list[bytes] = []
         self._missing = 0
-        self._length = 0
-
-    @property
-    def announced(self) -> int:
+        self.announced = 0
         """The size of the current body in bytes if it is incomplete, else 0."""
-        return self._length if self._missing else 0
 
     @property
     def missing(self) -> int:
@@ -123,7 +119,7 @@ class LengthFramer:
 
     def _begin(self, length: int) -> None:
         self._check(length)
-        self._missing = self._length = length
+        self._missing = self.announced = length
 
     def _continue(self, data: bytes) -> tuple[bytes | None, bytes]:
         if len(data) < self._missing:
@@ -133,7 +129,7 @@ class LengthFramer:
             return None, b""
         self._body.append(data[: self._missing])
         rest = data[self._missing :]
-        self._missing = 0
+        self._missing = self.announced = 0
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         return body, rest

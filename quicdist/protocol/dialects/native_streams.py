@@ -69,6 +69,8 @@ class NativeStreamsDialect(NativeDialect):
         is_dialer = role is Role.DIALER
         own_first, self._peer_first = (0, 1) if is_dialer else (1, 0)
         self._own_ids = (STREAM, *(own_first + _STEP * (1 + each) for each in range(DATA_STREAMS)))
+        self._numbers: dict[int, int] = {}
+        """The numbers of the peer's data streams that have been used since `connected`, by id."""
         self._framers: dict[int, LengthFramer] = {UNKNOWN_SENDER: self._frames}
         self._outgoing = OutgoingStreams()
         self._incoming = IncomingStreams()
@@ -105,6 +107,9 @@ class NativeStreamsDialect(NativeDialect):
         Data streams may overtake the last handshake message of a listener. Their frames wait for
         `connected`. A dialer sends frames only after that message.
         """
+        number = self._numbers.get(stream)
+        if number is not None and type(data) is bytes:  # the hot path
+            return Received(self._receive_data(number, data))
         if stream == STREAM:
             return self._receive_first(data)
         number = self._number(stream)
@@ -117,6 +122,7 @@ class NativeStreamsDialect(NativeDialect):
             self._early.append((number, chunk))
             self.withheld += len(chunk)
             return Received()
+        self._numbers[stream] = number
         return Received(self._receive_data(number, chunk))
 
     def carries(self, stream: int) -> bool:

@@ -125,6 +125,16 @@ class Progress(NamedTuple):
     """Whether `drain` may have something to report."""
 
 
+class CompiledSocket(Protocol):
+    """A socket that compiled code uses. It must be open and non-blocking."""
+
+    def read(self, limit: int) -> tuple[list[Batch], bool]:
+        """Returns at most about `limit` received datagrams, and whether the socket has an error.
+
+        Equal paths are one object.
+        """
+
+
 class EngineSink(Protocol):
     """Callbacks for the events of a connection, called by `EngineConnection.drain`."""
 
@@ -160,8 +170,8 @@ class EngineConnection(Protocol):
     def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
         """Processes a batch of datagrams (see `Batch`). Raises EngineError if the library fails."""
 
-    def drain(self, sink: EngineSink) -> None:
-        """Reports all events since the last call to `sink`."""
+    def drain(self, sink: EngineSink) -> bool:
+        """Reports all events since the last call to `sink`. Returns whether `closed` is set."""
 
     @property
     def is_started(self) -> bool:
@@ -231,34 +241,18 @@ class EngineConnection(Protocol):
         See `quicdist.limits.ConnectionBounds`.
         """
 
-    def transmit(self, now: float) -> Sequence[Batch]:
-        """Returns about `burst` datagrams to send now. Raises EngineError if the library fails."""
+    def transmit(self, now: float, socket: CompiledSocket | None = None) -> Sequence[Batch]:
+        """Returns about `burst` datagrams to send now, without those that `socket` has sent.
+
+        `socket` is that of this engine; an engine need not use it. Raises EngineError if the
+        library fails.
+        """
 
     def progress(self) -> Progress:
         """Returns the state after the last `transmit`, in one call because each one costs time."""
 
-    @property
-    def has_more(self) -> bool:
-        """See `Progress.has_more`."""
-
-    @property
-    def datagram_size(self) -> int:
-        """Maximum UDP payload in bytes of the datagrams that it sends."""
-
-    def timer(self) -> float | None:
-        """Returns the time at which to call `handle_timer`; None if no timer is set."""
-
     def handle_timer(self, now: float) -> None:
         """Handles expired timers: loss detection, probes, and the idle timeout."""
-
-    def acknowledged(self) -> int:
-        """Returns the number of bytes acknowledged without gaps, on all streams."""
-
-    def sent(self) -> int:
-        """Returns the number of bytes that were sent at least once, on all streams."""
-
-    def pacing_rate(self) -> float:
-        """Returns the pacing rate in bytes per second; 0 if there is none or it is unknown."""
 
     def measured(self) -> Capacity | None:
         """Returns what congestion control has measured on the path; None if nothing is known."""
@@ -267,7 +261,7 @@ class EngineConnection(Protocol):
         """Starts congestion control with an earlier measurement (see `CarefulResume`)."""
 
     def received(self) -> int:
-        """Returns the number of bytes received in order on all streams, including rejected ones."""
+        """Returns the number of bytes that `drain` has read, also on rejected streams."""
 
     def grant(self, credit: int) -> None:
         """Allows the peer to send `credit` bytes beyond `received` (MAX_DATA; RFC 9000, 4.1)."""
@@ -312,9 +306,6 @@ class EngineConnection(Protocol):
     def round_trip(self) -> float | None:
         """Returns the smoothed round trip in seconds, or None before the first sample."""
 
-    def least_round_trip(self) -> float:
-        """Returns the minimum round trip in seconds; infinite while it is unknown."""
-
     def datagrams_sent(self) -> int:
         """Returns the number of packets sent, including those without data."""
 
@@ -325,26 +316,16 @@ class EngineConnection(Protocol):
         """Frees all resources. The connection must have ended, and no other call may follow."""
 
 
-class DatagramReader(Protocol):
-    """Compiled code that reads a socket."""
-
-    def read(self, limit: int) -> tuple[list[Batch], bool]:
-        """Returns about `limit` received datagrams, and whether the socket has an error.
-
-        Equal paths are one object. The socket must be open and non-blocking.
-        """
-
-
-ReaderOf: TypeAlias = Callable[[int, bool], DatagramReader]
-"""Returns the reader of a file descriptor. The second argument states whether its paths contain the
-local address."""
+SocketOf: TypeAlias = Callable[[int, bool], CompiledSocket]
+"""Returns the compiled socket for a file descriptor. The second argument states whether its paths
+contain the local address."""
 
 
 class Engine(Protocol):
     """A QUIC library, configured for one endpoint."""
 
-    reader_of: ReaderOf | None
-    """None if the library does not read sockets on this system."""
+    socket_of: SocketOf | None
+    """None if the library does not use sockets on this system."""
 
     versions: Sequence[int]
     """The supported QUIC versions, in order of preference."""

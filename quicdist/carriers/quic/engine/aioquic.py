@@ -52,6 +52,7 @@ from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
     Batch,
     Closed,
+    CompiledSocket,
     EngineError,
     EngineSink,
     Opening,
@@ -306,7 +307,7 @@ class AioquicConnection:
         if self._trace is not None:
             self._trace.flush()
 
-    def drain(self, sink: EngineSink) -> None:
+    def drain(self, sink: EngineSink) -> bool:
         """Reports all events since the last call to `sink`."""
         queue = self._quic._events
         while queue:
@@ -330,6 +331,7 @@ class AioquicConnection:
                 sink.connection_id_issued(event.connection_id)
             elif isinstance(event, events.ConnectionIdRetired):
                 sink.connection_id_retired(event.connection_id)
+        return self.closed is not None
 
     def _is_accepted(self) -> bool:
         """Calls `verify_peer`.
@@ -440,7 +442,7 @@ class AioquicConnection:
         """Lifts the limits of aioquic_bounds."""
         self._quic.prove()
 
-    def transmit(self, now: float) -> Sequence[Batch]:
+    def transmit(self, now: float, socket: CompiledSocket | None = None) -> Sequence[Batch]:
         """Returns the datagrams to send."""
         self._now = now
         quic, space = self._quic, self._quic._loss.spaces[-1]
@@ -658,7 +660,7 @@ class AioquicEngine:
     """aioquic with the settings of one endpoint."""
 
     versions: Sequence[int] = _VERSIONS
-    reader_of = None
+    socket_of = None
     hides_tokens = False
 
     def __init__(

@@ -29,14 +29,15 @@ from quicdist.carriers.quic.congestion.resume import Capacity
 from quicdist.carriers.quic.engine import (
     Batch,
     Closed,
+    CompiledSocket,
     EngineError,
     EngineSink,
     Opening,
     Path,
     Progress,
-    ReaderOf,
     ResetTokenOf,
     SocketAddress,
+    SocketOf,
     VerifyPeer,
     burst,
     reject_all,
@@ -57,6 +58,7 @@ if not fits(library.__version__):
         "build the one that came with this quicdist, as its engine/README.md describes"
     )
 
+_progress = tuple.__new__
 _NO_PROGRESS = Progress(0, 0, 0.0, None, math.inf, BASE, None, False, False)
 _VERSIONS = [1]
 _DATA, _ENDED, _COMPLETED, _ISSUED, _RETIRED = range(5)
@@ -103,6 +105,7 @@ class NativeConnection:
         self._burst_for = 0
         self._burst = burst(BASE)
         self._progress = _NO_PROGRESS
+        self._received = 0
 
     @property
     def verify_peer(self) -> VerifyPeer:
@@ -141,9 +144,10 @@ class NativeConnection:
         except RuntimeError as error:
             raise EngineError(str(error)) from error
 
-    def drain(self, sink: EngineSink) -> None:
+    def drain(self, sink: EngineSink) -> bool:
         """Reports the events since the last call."""
-        for kind, stream, value in self._core.drain():
+        events, self._received, has_ended = self._core.drain()
+        for kind, stream, value in events:
             if kind == _DATA:
                 sink.stream_data(stream, value)
             elif kind == _ENDED:
@@ -154,6 +158,7 @@ class NativeConnection:
                 sink.connection_id_issued(value)
             elif kind == _RETIRED:
                 sink.connection_id_retired(value)
+        return has_ended
 
     @property
     def is_started(self) -> bool:
@@ -229,61 +234,36 @@ class NativeConnection:
         self._is_proved = True
         self._core.prove()
 
-    def transmit(self, now: float) -> Sequence[Batch]:
-        """Returns the datagrams to send."""
+    def transmit(self, now: float, socket: CompiledSocket | None = None) -> Sequence[Batch]:
+        """Returns the datagrams to send that `socket` did not take."""
         try:
-            found, progress = self._core.transmit(now, self._burst)
+            found, progress = self._core.transmit(now, self._burst, socket)
         except RuntimeError as error:
+            self._progress = _NO_PROGRESS
             raise EngineError(str(error)) from error
-        self._progress = Progress._make(progress)
+        self._progress = _progress(Progress, progress)
         size = self._progress.datagram_size
         if size != self._burst_for:
             self._burst_for, self._burst = size, burst(size or BASE)  # 0 after an internal error
         if not found:
-            return []
+            return ()
         paths, known = self._paths, self._path
         if len(paths) == 1:
             return [(data, size, known) for data, size, _ in found]
         return [(data, size, paths.get(index, known)) for data, size, index in found]
 
     def progress(self) -> Progress:
-        """Returns the state after `transmit`."""
+        """Returns the state after `transmit`. Acknowledged are pieces of at most 16 KiB."""
         return self._progress
-
-    @property
-    def has_more(self) -> bool:
-        """Whether `transmit` returned all datagrams that it may."""
-        return self._core.has_more
-
-    @property
-    def datagram_size(self) -> int:
-        """The result of path MTU discovery."""
-        return self._core.datagram_size
-
-    def timer(self) -> float | None:
-        """Returns when to call `handle_timer`."""
-        return self._core.timer()
 
     def handle_timer(self, now: float) -> None:
         """Runs loss detection, pacing and the idle timeout."""
         self._core.handle_timer(now)
 
-    def acknowledged(self) -> int:
-        """Returns the acknowledged bytes, in pieces of at most 16 KiB."""
-        return self._core.acknowledged()
-
-    def sent(self) -> int:
-        """Returns the bytes that were sent at least once."""
-        return self._core.sent()
-
-    def pacing_rate(self) -> float:
-        """Returns the rate of the congestion controller."""
-        return self._core.pacing_rate()
-
     def measured(self) -> Capacity | None:
         """Returns the model of the congestion controller."""
         in_flight = self._core.capacity()
-        return Capacity(in_flight, self.least_round_trip()) if in_flight else None
+        return Capacity(in_flight, self._progress.least_round_trip) if in_flight else None
 
     def resume(self, capacity: Capacity) -> None:
         """Starts the congestion controller with an earlier measurement."""
@@ -291,7 +271,7 @@ class NativeConnection:
 
     def received(self) -> int:
         """Returns the bytes that were read."""
-        return self._core.received()
+        return self._received
 
     def grant(self, credit: int) -> None:
         """Lets the peer send `credit` bytes beyond `received`."""
@@ -335,10 +315,6 @@ class NativeConnection:
         """Returns the smoothed round trip, once measured."""
         return self._core.round_trip()
 
-    def least_round_trip(self) -> float:
-        """Returns the minimum round trip."""
-        return self._core.least_round_trip()
-
     def datagrams_sent(self) -> int:
         """The count of quinn; nearly every datagram holds one packet."""
         return self._core.datagrams_sent()
@@ -358,7 +334,7 @@ class NativeEngine:
 
     versions: Sequence[int] = _VERSIONS
     hides_tokens = True
-    reader_of: ReaderOf | None = getattr(library, "Reader", None)
+    socket_of: SocketOf | None = getattr(library, "Socket", None)
 
     def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf, now: float) -> None:
         tracing = settings.tracing

@@ -162,14 +162,14 @@ class Network:
             self._settle(end)
 
     def _next(self) -> float:
-        timers = [end.connection.timer() for end in self.ends]
+        timers = [end.connection.progress().timer for end in self.ends]
         return min([at for at in timers if at is not None] + [each[0] for each in self._flying[:1]])
 
     def _step(self) -> None:
         self.settle()
         self.now = max(self.now + 1e-6, self._next())
         for end in self.ends:
-            timer = end.connection.timer()
+            timer = end.connection.progress().timer
             if timer is not None and timer <= self.now:
                 end.connection.handle_timer(self.now)
         while self._flying and self._flying[0][0] <= self.now:
@@ -183,7 +183,7 @@ class Network:
         while has_more:
             for batch in end.connection.transmit(self.now):
                 self._send(end, batch)
-            has_more = end.connection.has_more
+            has_more = end.connection.progress().has_more
         end.connection.drain(end)
 
     def _send(self, end: End, batch: Batch) -> None:

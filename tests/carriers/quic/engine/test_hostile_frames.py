@@ -56,7 +56,7 @@ def test_they_cost_one_connection(is_proved: bool, payloads: list[list[bytes]]) 
         there.drain(network.listener)
         there.transmit(network.now)
     for _ in range(5):
-        timer = there.timer()
+        timer = there.progress().timer
         if timer is not None:
             there.handle_timer(timer)
             there.transmit(timer)

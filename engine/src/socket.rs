@@ -1,14 +1,22 @@
-//! Reads datagrams from Python's socket. One call returns several batches, with their addresses as
-//! the objects that were returned for these addresses before.
+//! Python's socket: reads and sends datagrams without a call to Python for each.
+//!
+//! One call of `read` returns several batches, with their addresses as the objects that were
+//! returned for these addresses before.
 
 use std::collections::HashMap;
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, recvmsg};
+use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, recvmsg, sendmsg,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
+
+use crate::address::Path;
 
 /// The kernel merges datagrams up to this size (udp(7), UDP_GRO).
 const MOST_BYTES: usize = 65_535;
@@ -19,16 +27,22 @@ const CONTROL: usize = 128;
 /// Paths that are kept at most.
 const MOST_PATHS: usize = 1024;
 
+/// Reads of a single datagram after which the next one looks for more: the system call that finds
+/// no further datagram costs as much as reading one.
+const LONE: u8 = 8;
+
 type Local = Option<Vec<u8>>;
 
-/// Reads a non-blocking UDP socket, which must stay open as long as `read` is called.
+/// A non-blocking UDP socket, which must stay open as long as it is used here.
 #[pyclass(module = "quicdist_engine")]
-pub struct Reader {
+pub struct Socket {
     socket: RawFd,
     has_locals: bool,
     data: Vec<u8>,
     control: Vec<u8>,
     paths: HashMap<(SockaddrStorage, Local), Py<PyTuple>>,
+    /// Calls that read one datagram and do not look for more.
+    lone: u8,
 }
 
 /// What one system call has read.
@@ -39,19 +53,21 @@ struct Read {
 }
 
 #[pymethods]
-impl Reader {
+impl Socket {
     /// `has_locals`: the paths contain the local address, since the socket has several.
     #[new]
     fn new(socket: RawFd, has_locals: bool) -> Self {
         let (data, control) = (vec![0; MOST_BYTES], vec![0; CONTROL]);
-        Self { socket, has_locals, data, control, paths: HashMap::new() }
+        Self { socket, has_locals, data, control, paths: HashMap::new(), lone: 0 }
     }
 
-    /// Tuples (datagrams, size of each, path) of about `limit` datagrams, and whether the socket has
-    /// an error.
+    /// Tuples (datagrams, size of each, path) of at most about `limit` datagrams, and whether the
+    /// socket has an error.
     fn read<'py>(&mut self, py: Python<'py>, limit: usize) -> PyResult<(Bound<'py, PyList>, bool)> {
         let batches = PyList::empty(py);
         let mut count = 0;
+        let limit = if self.lone > 0 { 1 } else { limit };
+        self.lone = self.lone.saturating_sub(1);
         while count < limit {
             let read = match self.read_once() {
                 Ok(read) => read,
@@ -64,11 +80,45 @@ impl Reader {
             let data = PyBytes::new(py, &self.data[..read.bytes]);
             batches.append((data, size, self.path(py, read.from)?))?;
         }
+        if count > 1 {
+            self.lone = 0;
+        } else if count == 1 && limit > 1 {
+            self.lone = LONE;
+        }
         Ok((batches, false))
     }
 }
 
-impl Reader {
+impl Socket {
+    /// Sends datagrams of `size` bytes, the last maybe shorter. Returns false if none was sent.
+    pub fn send(&self, path: Path, size: usize, data: &[u8]) -> bool {
+        let mut controls = Vec::with_capacity(2);
+        let (v4, v6);
+        match path.local {
+            Some(IpAddr::V4(local)) => {
+                let s_addr = u32::from_ne_bytes(local.octets());
+                v4 = in_pktinfo {
+                    ipi_ifindex: 0,
+                    ipi_spec_dst: in_addr { s_addr },
+                    ipi_addr: in_addr { s_addr: 0 },
+                };
+                controls.push(ControlMessage::Ipv4PacketInfo(&v4));
+            }
+            Some(IpAddr::V6(local)) => {
+                let ipi6_addr = in6_addr { s6_addr: local.octets() };
+                v6 = in6_pktinfo { ipi6_addr, ipi6_ifindex: 0 };
+                controls.push(ControlMessage::Ipv6PacketInfo(&v6));
+            }
+            None => {}
+        }
+        let segment = size as u16;
+        if size < data.len() {
+            controls.push(ControlMessage::UdpGsoSegments(&segment));
+        }
+        let to = SockaddrStorage::from(path.remote);
+        sendmsg(self.socket, &[IoSlice::new(data)], &controls, MsgFlags::empty(), Some(&to)).is_ok()
+    }
+
     fn read_once(&mut self) -> Result<Read, Errno> {
         let mut parts = [IoSliceMut::new(&mut self.data)];
         let control = Some(&mut self.control[..]);
