@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 
@@ -23,13 +24,19 @@ def site_prefix(host: str) -> str:
 
 
 def _network_of(host: str, bits: int) -> str:
+    # This runs for each datagram of an unknown peer.
+    return _parsed(host, bits) if ":" in host or "%" in host else host
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(host: str, bits: int) -> str:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return host
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is None:
-            # ip_network is ten times slower, and this runs for each datagram of an unknown peer.
+            # ip_network is ten times slower.
             return f"{address.packed[: bits // 8].hex(':', 2)}::/{bits}"
         return str(address.ipv4_mapped)
     return str(address)

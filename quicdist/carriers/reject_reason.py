@@ -13,6 +13,9 @@ class RejectReason(enum.Enum):
     STRAY = "stray"
     """A datagram that belongs to no connection and does not start one."""
 
+    OVERLOAD = "overload"
+    """A datagram that belongs to no connection, dropped because too many of them wait."""
+
     VERSION = "version"
     """An unsupported QUIC version; answered with Version Negotiation (RFC 9000, 6)."""
 

@@ -29,6 +29,7 @@ from aioquic.tls import Epoch
 from quicdist.carriers.quic.endpoint import Accept, Endpoint
 from quicdist.carriers.quic.engine import Batch, SocketAddress
 from quicdist.carriers.quic.settings import QuicSettings
+from quicdist.carriers.quic.strays import STRAYS_PER_SECOND, STRAYS_PER_TURN
 from quicdist.carriers.quic.udp import UdpSocket
 from tests.support.virtual_clock import VirtualClockLoop
 
@@ -91,9 +92,11 @@ class Server:
     async def settle(self) -> None:
         """Reads all queued datagrams and runs the loop's pending callbacks."""
         with self.measured():
-            while self.udp.arriving:
+            while self.udp.arriving or self.endpoint._strays:
                 self.endpoint._on_ready()
                 await turns()
+                if self.endpoint._strays:
+                    await asyncio.sleep(STRAYS_PER_TURN / STRAYS_PER_SECOND)
             await turns()
 
     def taken(self, address: SocketAddress) -> list[bytes]:

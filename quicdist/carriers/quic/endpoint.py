@@ -42,6 +42,7 @@ from quicdist.carriers.quic.local_address import address_towards, is_assigned
 from quicdist.carriers.quic.receive_window import MemoryBudget
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.stateless_reset import StatelessResetTokens, token_in
+from quicdist.carriers.quic.strays import STRAYS_PER_SECOND, Strays
 from quicdist.carriers.quic.tracing import Tracing
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.reject_reason import RejectCounts, RejectReason
@@ -161,6 +162,8 @@ class Endpoint:
         self._look: asyncio.TimerHandle | None = None
         self._dialing: dict[SocketAddress, set[QuicConnection]] = {}
         self._touched: dict[QuicConnection, None] = {}
+        self._strays = Strays()
+        self._stray_turn: asyncio.TimerHandle | None = None
         self.budget = MemoryBudget(settings.limits.window_budget)
         self._tick_planned = False
         self._is_closing = False
@@ -533,6 +536,8 @@ class Endpoint:
             self._on_bounced()
         for connection in touched:
             self._settle(connection)
+        if self._strays and self._stray_turn is None:
+            self._handle_strays()
         self._busy_wait.extend()
 
     def wake(self) -> None:
@@ -570,21 +575,44 @@ class Endpoint:
         else:
             connection = self._routes.get(data[1:_ID_END])
         if connection is None:
-            self._route_stray(data, size, path, now, touched)
+            self._queue_strays(data, size, path)
         else:
             connection.receive(data, size, path, now)
             touched[connection] = None
 
-    def _route_stray(
-        self, data: bytes, size: int, path: Path, now: float, touched: dict[QuicConnection, None]
-    ) -> None:
-        """Handles datagrams of which the first belongs to no connection."""
-        if len(data) < _ID_END:
-            self.rejected[RejectReason.STRAY] += 1
-        elif not self._is_closing:
-            self._arrived(data[:size], path, now)
-            if size < len(data):  # the connection may have begun
-                self._route_run(data[size:], size, path, now, touched)
+    def _queue_strays(self, data: bytes, size: int, path: Path) -> None:
+        """Queues datagrams of which the first belongs to no connection."""
+        for at in range(0, len(data), max(size, 1)):
+            one = data[at : at + size]
+            if len(one) < _ID_END:
+                self.rejected[RejectReason.STRAY] += 1
+            elif not self._is_closing and not self._strays.add(one, path):
+                self.rejected[RejectReason.OVERLOAD] += 1
+
+    def _handle_strays(self) -> None:
+        """Handles some of the queued datagrams, and schedules the next turn.
+
+        An earlier datagram may have opened the connection of a later one.
+        """
+        touched: dict[QuicConnection, None] = {}
+        now = self._loop.time()
+        strays = self._strays.take_turn()
+        for data, path in strays:
+            connection = self._destination(data)
+            if connection is not None:
+                connection.receive(data, len(data), path, now)
+                touched[connection] = None
+            elif not self._is_closing:
+                self._arrived(data, path, now)
+        for connection in touched:
+            self._settle(connection)
+        pause = len(strays) / STRAYS_PER_SECOND
+        self._stray_turn = self._loop.call_later(pause, self._next_strays)
+
+    def _next_strays(self) -> None:
+        self._stray_turn = None
+        if self._strays:
+            self._handle_strays()
 
     def _on_bounced(self) -> None:
         """Handles an ICMP error for that address.
@@ -820,8 +848,10 @@ class Endpoint:
             return
         for connection in list(self._lingering):
             self.forget(connection)
-        if self._look is not None:
-            self._look.cancel()
+        self._strays.clear()
+        for timer in (self._look, self._stray_turn):
+            if timer is not None:
+                timer.cancel()
         self._release_socket(self._udp)
 
 
