@@ -82,8 +82,10 @@ def built() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def network(program: str, path: Path, seed: int = 1) -> Iterator[Spaces]:
-    """Yields an emulated path. Raises Absent."""
+def network(
+    program: str, path: Path, seed: int = 1, options: Sequence[str] = ()
+) -> Iterator[Spaces]:
+    """Yields an emulated path. `options` are those of path.c. Raises Absent."""
     spaces = Spaces(f"cg{os.getpid()}a", f"cg{os.getpid()}b")
     with contextlib.ExitStack() as stack:
         for space in (spaces.here, spaces.there):
@@ -98,7 +100,7 @@ def network(program: str, path: Path, seed: int = 1) -> Iterator[Spaces]:
             seed,
         ]
         emulator = subprocess.Popen(
-            [program, spaces.here, spaces.there, *(str(round(word)) for word in words)],
+            [program, spaces.here, spaces.there, *(str(round(word)) for word in words), *options],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -1,11 +1,19 @@
 /* Emulates a path between two network namespaces: a TUN device in each, and between them, in each
  * direction, a bottleneck with a rate and a queue, a delay, and random loss.
  *
- *     path NAMESPACE NAMESPACE DELAY_US LOSS_PPM RATE_BYTES QUEUE_US SEED
+ *     path NAMESPACE NAMESPACE DELAY_US LOSS_PPM RATE_BYTES QUEUE_US SEED [OPTION=NUMBER ...]
  *
  * DELAY_US is the delay of one direction. A datagram that would wait longer than QUEUE_US is dropped.
  * LOSS_PPM of a million datagrams are lost after the bottleneck, as on a radio link. The losses
- * depend only on the seed. Prints "ready" when the devices exist, and counts at the end (SIGTERM).
+ * depend only on the seed. Options:
+ *
+ *     mark=US       mark ECN-capable datagrams that wait longer with Congestion Experienced (RFC 3168)
+ *     ecn=FAULT     1: clear the ECN field, 2: set it to ECT(1), 3: drop ECN-capable datagrams
+ *     late=PPM      delay that many of a million datagrams longer, so that later ones overtake them
+ *     late_us=US    by this time
+ *
+ * Prints "ready" when the devices exist. At the end (SIGTERM) it prints for each direction how many
+ * datagrams were delivered, lost, dropped, marked and delayed.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,18 +41,26 @@ struct datagram {
     unsigned char bytes[LARGEST];
 };
 
-/* One direction: a ring of datagrams that have passed the bottleneck and are in transit. */
-struct direction {
-    int in, out;
-    struct datagram *ring;
+/* Datagrams that have passed the bottleneck and are in transit, in the order of their due times. */
+struct ring {
+    struct datagram *slots;
     unsigned head, tail;
-    uint64_t free_at;
-    uint64_t chance;
-    unsigned long sent, lost, dropped;
 };
 
+struct direction {
+    int in, out;
+    struct ring rings[2]; /* those on time and the late ones */
+    uint64_t free_at;
+    uint64_t chance;
+    unsigned long sent, lost, dropped, marked, delayed;
+};
+
+enum fault { NO_FAULT, BLEACH, MANGLE, DROP };
+enum { NOT_ECT, ECT1, ECT0, CE };
+
 struct settings {
-    uint64_t delay, queue, loss_ppm;
+    uint64_t delay, queue, loss_ppm, mark, late_ppm, late;
+    unsigned fault;
     double nanoseconds_a_byte;
 };
 
@@ -90,14 +106,54 @@ static uint64_t draw(uint64_t *state) {
     return value ^ value >> 31;
 }
 
+/* The ECN field of an IP packet (RFC 3168, 5; RFC 2460, 7). */
+static unsigned ecn_of(const unsigned char *packet) {
+    return (packet[0] >> 4 == 4 ? packet[1] : packet[1] >> 4) & 3;
+}
+
+static void set_ecn(unsigned char *packet, unsigned ecn) {
+    if (packet[0] >> 4 != 4) {
+        packet[1] = (unsigned char)((packet[1] & 0xcf) | ecn << 4);
+        return;
+    }
+    /* The header checksum is updated (RFC 1624). */
+    uint32_t before = (uint32_t)packet[0] << 8 | packet[1];
+    packet[1] = (unsigned char)((packet[1] & 0xfc) | ecn);
+    uint32_t after = (uint32_t)packet[0] << 8 | packet[1];
+    uint32_t sum = (uint32_t)packet[10] << 8 | packet[11];
+    sum = (~sum & 0xffff) + (~before & 0xffff) + after;
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = ~(sum + (sum >> 16)) & 0xffff;
+    packet[10] = (unsigned char)(sum >> 8);
+    packet[11] = (unsigned char)sum;
+}
+
+/* Applies faults and marks to the ECN field. Returns whether the path drops the datagram. */
+static int treat_ecn(struct direction *way, const struct settings *path, unsigned char *packet,
+                     uint64_t waits) {
+    unsigned ecn = ecn_of(packet);
+    if (ecn == NOT_ECT) return 0;
+    if (path->fault == DROP) return 1;
+    if (path->fault == BLEACH) set_ecn(packet, NOT_ECT);
+    else if (path->fault == MANGLE) set_ecn(packet, ECT1);
+    else if (waits > path->mark) {
+        set_ecn(packet, CE);
+        way->marked++;
+    }
+    return 0;
+}
+
 static void take(struct direction *way, const struct settings *path) {
-    for (int count = 0; count < BATCH && way->tail - way->head < SLOTS; count++) {
-        struct datagram *slot = &way->ring[way->tail % SLOTS];
+    for (int count = 0; count < BATCH; count++) {
+        if (way->rings[0].tail - way->rings[0].head == SLOTS) return;
+        if (way->rings[1].tail - way->rings[1].head == SLOTS) return;
+        struct ring *ring = &way->rings[0];
+        struct datagram *slot = &ring->slots[ring->tail % SLOTS];
         ssize_t size = read(way->in, slot->bytes, LARGEST);
         if (size <= 0) return;
         uint64_t now = clock_now();
         uint64_t begin = way->free_at > now ? way->free_at : now;
-        if (begin - now > path->queue) {
+        if (begin - now > path->queue || treat_ecn(way, path, slot->bytes, begin - now)) {
             way->dropped++;
             continue;
         }
@@ -108,26 +164,36 @@ static void take(struct direction *way, const struct settings *path) {
         }
         slot->size = (int)size;
         slot->due = way->free_at + path->delay;
-        way->tail++;
+        if (path->late_ppm && draw(&way->chance) % 1000000 < path->late_ppm) {
+            struct datagram *late = &way->rings[1].slots[way->rings[1].tail++ % SLOTS];
+            *late = *slot;
+            late->due += path->late;
+            way->delayed++;
+        } else {
+            ring->tail++;
+        }
     }
 }
 
 static void give(struct direction *way) {
     uint64_t now = clock_now();
-    while (way->head != way->tail) {
-        struct datagram *first = &way->ring[way->head % SLOTS];
-        if (first->due > now) return;
-        if (write(way->out, first->bytes, (size_t)first->size) < 0 && errno == EAGAIN) return;
-        way->sent++;
-        way->head++;
+    for (int each = 0; each < 2; each++) {
+        struct ring *ring = &way->rings[each];
+        while (ring->head != ring->tail) {
+            struct datagram *first = &ring->slots[ring->head % SLOTS];
+            if (first->due > now) break;
+            if (write(way->out, first->bytes, (size_t)first->size) < 0 && errno == EAGAIN) return;
+            way->sent++;
+            ring->head++;
+        }
     }
 }
 
 static uint64_t next_due(const struct direction *ways, uint64_t latest) {
-    for (int each = 0; each < 2; each++) {
-        const struct direction *way = &ways[each];
-        if (way->head != way->tail && way->ring[way->head % SLOTS].due < latest)
-            latest = way->ring[way->head % SLOTS].due;
+    for (int each = 0; each < 4; each++) {
+        const struct ring *ring = &ways[each / 2].rings[each % 2];
+        if (ring->head != ring->tail && ring->slots[ring->head % SLOTS].due < latest)
+            latest = ring->slots[ring->head % SLOTS].due;
     }
     return latest;
 }
@@ -146,24 +212,42 @@ static void run(struct direction *ways, const struct settings *path) {
     }
 }
 
+/* Takes one OPTION=NUMBER. Returns whether it is known. */
+static int take_option(struct settings *path, const char *word) {
+    unsigned long long number;
+    if (sscanf(word, "mark=%llu", &number) == 1) path->mark = number * 1000;
+    else if (sscanf(word, "ecn=%llu", &number) == 1) path->fault = (unsigned)number;
+    else if (sscanf(word, "late=%llu", &number) == 1) path->late_ppm = number;
+    else if (sscanf(word, "late_us=%llu", &number) == 1) path->late = number * 1000;
+    else return 0;
+    return 1;
+}
+
+static int usage(void) {
+    fprintf(stderr, "usage: path NAMESPACE NAMESPACE DELAY_US LOSS_PPM RATE_BYTES QUEUE_US SEED "
+                    "[OPTION=NUMBER ...]\n");
+    return 2;
+}
+
 int main(int count, char **words) {
-    if (count != 8) {
-        fprintf(stderr, "usage: path NAMESPACE NAMESPACE DELAY_US LOSS_PPM RATE_BYTES QUEUE_US SEED\n");
-        return 2;
-    }
+    if (count < 8) return usage();
     struct settings path = {
         .delay = strtoull(words[3], NULL, 10) * 1000,
         .loss_ppm = strtoull(words[4], NULL, 10),
         .nanoseconds_a_byte = 1e9 / strtod(words[5], NULL),
         .queue = strtoull(words[6], NULL, 10) * 1000,
+        .mark = UINT64_MAX,
     };
+    for (int each = 8; each < count; each++)
+        if (!take_option(&path, words[each])) return usage();
     uint64_t seed = strtoull(words[7], NULL, 10);
     int one = device_in(words[1]), other = device_in(words[2]);
     struct direction ways[2] = {{.in = one, .out = other, .chance = seed},
                                 {.in = other, .out = one, .chance = ~seed}};
-    for (int each = 0; each < 2; each++) {
-        ways[each].ring = malloc(sizeof(struct datagram) * SLOTS);
-        if (!ways[each].ring) fail("malloc");
+    for (int each = 0; each < 4; each++) {
+        struct ring *ring = &ways[each / 2].rings[each % 2];
+        ring->slots = malloc(sizeof(struct datagram) * SLOTS);
+        if (!ring->slots) fail("malloc");
     }
     struct sigaction action = {.sa_handler = stop};
     sigaction(SIGTERM, &action, NULL);
@@ -172,6 +256,7 @@ int main(int count, char **words) {
     fflush(stdout);
     run(ways, &path);
     for (int each = 0; each < 2; each++)
-        printf("%lu %lu %lu\n", ways[each].sent, ways[each].lost, ways[each].dropped);
+        printf("%lu %lu %lu %lu %lu\n", ways[each].sent, ways[each].lost, ways[each].dropped,
+               ways[each].marked, ways[each].delayed);
     return 0;
 }
