@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from quicdist import Node, Trust
+from quicdist.cluster.policy import PeerRules, Policy
 from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
 from tests.support.lossy import LossyProxy, Weather
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.erlang
 
@@ -90,3 +92,19 @@ def test_messages_links_and_monitors_stay_in_order(alpn: str) -> None:
         assert here.eval(source) == b"[]"
         assert [each.alpn for each in one.gateway.stats().connections] == [alpn]
         assert proxy.dropped > 0
+
+
+@pytest.mark.parametrize("policy", [None, Policy((PeerRules(nodes=("*",)),))])
+async def test_a_python_node_and_a_gateway_use_streams(policy: Policy | None) -> None:
+    """The BEAM node ignores the proof behind the name and sends a challenge."""
+    settings = replace(loopback_settings(), alpns=("quicdist/2",), policy=policy)
+    with GatewayThread(settings) as gateway, gatewayed_erl(gateway) as beam:
+        async with Node("0@127.0.0.1", cookie="gatewayed", trust=Trust.nothing()) as node:
+            await node.connect(gateway.name)
+            assert node.peer(gateway.name).alpn == "quicdist/2"
+            assert await node.ping(gateway.name)
+            node.disconnect(gateway.name)
+            await until(lambda: not node.nodes())
+            asked = asyncio.to_thread(beam.eval, f"atom_to_list(net_adm:ping('{node.name}')).")
+            assert await asyncio.wait_for(asked, PATIENCE) == b"pong"
+            assert node.peer(gateway.name).alpn == "quicdist/2"
