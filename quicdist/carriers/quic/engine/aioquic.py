@@ -110,6 +110,9 @@ class _Quic(BoundedQuic):
         for data in datagrams:
             self.receive_datagram(data, addr, now)
 
+    def wake_streams(self) -> None:
+        """Reports that a stream may have other frames to send than those with data."""
+
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = self.asks_certificate
@@ -281,6 +284,7 @@ class AioquicConnection:
         self._pings = 0
         self._refused: set[int] = set()
         self._received = 0
+        self._acknowledged = 0
         self._told_of = 0
         """Lower bound of the last packet received before the last sent ACK."""
         trace = quic._quic_logger
@@ -456,7 +460,8 @@ class AioquicConnection:
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         finally:
-            self._flush_trace()
+            if self._trace is not None:
+                self._trace.flush()
         if space.ack_at is None:
             self._told_of = space.largest_received_packet
         if self._pacer.left <= 0:
@@ -469,16 +474,17 @@ class AioquicConnection:
 
     def progress(self) -> Progress:
         """Returns the state after `transmit`."""
+        quic, loss = self._quic, self._recovery
         return Progress(
-            acknowledged=self.acknowledged(),
-            sent=self.sent(),
-            pacing_rate=self.pacing_rate(),
-            round_trip=self.round_trip(),
-            least_round_trip=self.least_round_trip(),
-            datagram_size=self.datagram_size,
-            timer=self.timer(),
-            has_more=self.has_more,
-            has_events=True,
+            self.acknowledged(),
+            quic._remote_max_data_used,
+            self._congestion.controller.pacing_rate,
+            loss._rtt_smoothed if loss._rtt_initialized else None,
+            loss._rtt_min,
+            quic._max_datagram_size,
+            quic.get_timer(),
+            self.has_more,
+            bool(quic._events),
         )
 
     # -- path MTU discovery --
@@ -541,17 +547,15 @@ class AioquicConnection:
 
     def acknowledged(self) -> int:
         """The sum of the start offsets of the send buffers."""
-        count = 0
-        for stream in self._quic._streams.values():
-            count += stream.sender._buffer_start
-        return count
+        if self._recovery.has_acked:
+            self._recovery.has_acked = False
+            senders = [stream.sender for stream in self._quic._streams.values()]
+            self._acknowledged = sum([sender._buffer_start for sender in senders])
+        return self._acknowledged
 
     def sent(self) -> int:
-        """The sum of the offsets up to which data was sent."""
-        count = 0
-        for stream in self._quic._streams.values():
-            count += stream.sender.highest_offset
-        return count
+        """What counts against the credit of the peer (RFC 9000, 4.1)."""
+        return self._quic._remote_max_data_used
 
     def pacing_rate(self) -> float:
         """The pacing rate of the congestion controller."""
@@ -578,6 +582,7 @@ class AioquicConnection:
             limit = stream.receiver.starting_offset() + credit
             if limit - stream.max_stream_data_local >= credit // 64:
                 stream.max_stream_data_local = limit
+                quic.wake_streams()
         whole = quic._local_max_data
         whole.value = max(whole.value, self.received() + credit)
 

@@ -259,6 +259,8 @@ class Recovery(QuicPacketRecovery):
         """Sizes of lost 1-RTT packets by packet number."""
         self._tolerance = 0
         """Observed reordering in quarters of the minimum round trip; 0 if there was none."""
+        self.has_acked = self.has_lost = False
+        """Whether frames were acknowledged or lost. The reader clears it."""
 
     def restart(self, datagram_size: int) -> None:
         """Begins again as on a new path (RFC 9000, 9.4).
@@ -399,6 +401,7 @@ class Recovery(QuicPacketRecovery):
             self._acked.subtract(0, lowest)
 
     def _count(self, taken: list[AnyPacket], space: QuicPacketSpace) -> None:
+        self.has_acked = True
         size = largest = eliciting = 0
         newest: AnyPacket | None = None
         sender: QuicStreamSender | None = None
@@ -479,6 +482,10 @@ class Recovery(QuicPacketRecovery):
         self._advance(lowest)
         if lost:
             self._declare_lost(lost, now, space)
+
+    def _on_packets_lost(self, **arguments: Any) -> None:
+        self.has_lost = True
+        super()._on_packets_lost(**arguments)
 
     def _patience(self) -> float:
         """Returns the time after sending when a packet is lost, if a later one is acknowledged."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES and do not use this module
 from aioquic.quic.connection import (
@@ -88,6 +89,8 @@ class ShortPaths(QuicConnection):
     is_proved = False
     """Whether the peer has proved the cookie. The frames of other peers are counted."""
 
+    _told_at = -math.inf
+    """Time of the last ACK frame."""
     _refreshed_at = -1.0
     """Time of the last extension of the idle timeout."""
     _pair: CryptoPair | None = None
@@ -96,6 +99,27 @@ class ShortPaths(QuicConnection):
     """The stream of CRYPTO frames in 1-RTT packets, cached for the same reason."""
     _run: _Run | None = None
     """Stream data that is not delivered yet; None between two batches."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._resting: dict[int, QuicStream] = {}
+        """Streams that have nothing to send. They are not in `_streams_queue`, which is walked for
+        each packet."""
+
+    def wake_streams(self) -> None:
+        """Returns all streams to `_streams_queue`, since any of them may have something to send."""
+        self._streams_queue += self._resting.values()
+        self._resting.clear()
+
+    def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
+        stream = super()._get_or_create_stream_for_send(stream_id)
+        if stream_id in self._resting:
+            self._streams_queue.append(self._resting.pop(stream_id))
+        return stream
+
+    def stop_stream(self, stream_id: int, error_code: int) -> None:
+        self.wake_streams()
+        super().stop_stream(stream_id, error_code)
 
     # -- receiving ------------------------------------------------------------------------------
 
@@ -108,6 +132,10 @@ class ShortPaths(QuicConnection):
                 return
             self.receive_datagram(datagrams[done], addr, now)
             done += 1
+
+    def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
+        self.wake_streams()
+        super().receive_datagram(data, addr, now)
 
     def _receive_short(self, datagrams: Sequence[bytes], addr: object, now: float) -> int:
         """Processes datagrams up to the first one that aioquic must process. Returns their number.
@@ -294,6 +322,7 @@ class ShortPaths(QuicConnection):
 
     def _take_others(self, payload: bytes, path: QuicNetworkPath, cid: bytes, now: float) -> bool:
         """Processes any frames with aioquic. Returns whether they are ack-eliciting."""
+        self.wake_streams()
         context = QuicReceiveContext(
             epoch=Epoch.ONE_RTT,
             host_cid=cid,
@@ -341,10 +370,11 @@ class ShortPaths(QuicConnection):
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         path = self._network_paths[0]
-        if not self._only_streams_wait(path):
+        streams = self._streams_to_send() if self._only_streams_wait(path) else None
+        if streams is None:
+            self.wake_streams()
             self._streams_queue.sort(key=_pending_size)
             return super().datagrams_to_send(now)
-        streams = [each for each in self._streams_queue if not each.sender.buffer_is_empty]
         space = self._loss.spaces[-1]
         ack = b""
         self._pacing_at = None
@@ -358,8 +388,11 @@ class ShortPaths(QuicConnection):
             return super().datagrams_to_send(
                 now
             )  # with a PING, so that the peer confirms the ranges
-        # An ACK that is due soon is sent with other data, which saves a datagram.
-        if space.ack_at is not None and space.ack_at - now <= self._ack_delay / 2:
+        # An ACK that is due soon is sent with other data, which saves a datagram. On a busy
+        # connection not every packet has one, because an ACK costs time at both ends.
+        if space.ack_at is not None and (
+            space.ack_at - now <= self._ack_delay / 2 or now - self._told_at >= self._ack_delay
+        ):
             ack = _ack_frame(space, now, self._local_ack_delay_exponent)
         burst = _Burst(self, ack, now, is_urgent=is_ack_due)
         if len(streams) > 1:
@@ -380,7 +413,7 @@ class ShortPaths(QuicConnection):
         return [(datagram, address) for datagram in datagrams]
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
-        """Whether only stream data and acknowledgements are to be sent."""
+        """Whether nothing is to be sent but frames of streams and acknowledgements."""
         if (
             not self._handshake_confirmed
             or self._state is not QuicConnectionState.CONNECTED
@@ -400,13 +433,41 @@ class ShortPaths(QuicConnection):
             or not self._tls_sender().buffer_is_empty
         ):
             return False
-        data, streams = self._local_max_data, self._local_max_streams_bidi
-        if data.value != data.sent or streams.value != streams.sent:
-            return False
         for known in self._host_cids:
             if not known.was_sent:
                 return False
-        return all(map(_only_sends, self._streams_queue))
+        data, streams = self._local_max_data, self._local_max_streams_bidi
+        return data.value == data.sent and streams.value == streams.sent
+
+    def _streams_to_send(self) -> list[QuicStream] | None:
+        """Returns the streams with data to send, or None if one has other frames to send.
+
+        Streams without data rest from then on.
+        """
+        if self._loss.has_lost:
+            self._loss.has_lost = False
+            self.wake_streams()
+        busy = []
+        for stream in self._streams_queue:
+            sender, receiver = stream.sender, stream.receiver
+            if (
+                stream.is_blocked
+                or receiver.stop_pending
+                or sender.reset_pending
+                or sender._buffer_fin is not None
+                or stream.max_stream_data_local != stream.max_stream_data_local_sent
+                or (receiver.is_finished and sender.is_finished)
+            ):
+                return None
+            if not sender.buffer_is_empty:
+                busy.append(stream)
+        if len(busy) < len(self._streams_queue):
+            for stream in self._streams_queue:
+                if stream.sender.buffer_is_empty:
+                    assert stream.stream_id is not None
+                    self._resting[stream.stream_id] = stream
+            self._streams_queue = busy[:]
+        return busy
 
     def _tls_sender(self) -> QuicStreamSender:
         """The data for CRYPTO frames in 1-RTT packets."""
@@ -512,6 +573,7 @@ class ShortPaths(QuicConnection):
         if burst.had_ack:
             handlers = ((self._on_ack_delivery, (space, space.largest_received_packet)),)
             space.ack_at = None
+            self._told_at = now
         sizes = list(map(len, datagrams))
         self._loss.on_burst_sent(number, sizes, pieces, handlers, now, space)
         if pieces[0] and not self._ack_eliciting_sent_since_receipt:
@@ -597,19 +659,6 @@ def _pending_size(stream: QuicStream) -> int:
     sender = stream.sender
     pending = sender._pending
     return sender._buffer_stop - pending[0].start if len(pending) else 0
-
-
-def _only_sends(stream: QuicStream) -> bool:
-    """Whether a stream has no frames to send except STREAM."""
-    sender = stream.sender
-    return (
-        not stream.is_blocked
-        and not stream.receiver.stop_pending
-        and not sender.reset_pending
-        and sender._buffer_fin is None
-        and stream.max_stream_data_local == stream.max_stream_data_local_sent
-        and not stream.is_finished
-    )
 
 
 def _keep_behind_gap(receiver: QuicStreamReceiver, offset: int, data: bytes) -> None:
