@@ -10,12 +10,20 @@ from quicdist.carriers.quic.receive_window import MemoryBudget, ReceiveWindow
 MIB = 1024 * 1024
 
 
-def fed(window: ReceiveWindow, rate: float, seconds: float, *, unconsumed: int = 0) -> None:
-    """Data at that rate for some seconds, at a round trip of 0.1 s."""
-    now = 0.0
+def fed(
+    window: ReceiveWindow,
+    rate: float,
+    seconds: float,
+    *,
+    since: float = 0.0,
+    unconsumed: int = 0,
+    unread: int = 0,
+) -> None:
+    """Data at that rate until some time in seconds, at a round trip of 0.1 s."""
+    now = since
     while now < seconds:
         now += 0.02
-        window.received(int(rate * now), unconsumed, now, 0.1)
+        window.received(int(rate * now), unconsumed, now, 0.1, least=0.1, unread=unread)
 
 
 def test_the_window_follows_what_arrives_in_a_round_trip() -> None:
@@ -49,6 +57,34 @@ def test_it_does_not_grow_for_who_does_not_read_and_shrinks_again() -> None:
     assert budget.left == 96 * MIB
 
 
+def test_data_that_waits_in_the_socket_reduces_it_to_what_is_read_in_a_round_trip() -> None:
+    window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(96 * MIB))
+    fed(window, 20 * MIB, 1.0)
+    usual, step = window.size, window.step
+    fed(window, 20 * MIB, 2.0, since=1.0, unread=MIB)
+    assert 2 * MIB <= window.size <= 3 * MIB < usual
+    assert window.step < step
+    fed(window, 20 * MIB, 2.06, since=2.0)
+    assert window.size < usual
+    fed(window, 20 * MIB, 4.0, since=2.06)
+    assert window.size > 0.9 * usual
+    assert window.step == step
+
+
+def test_little_data_in_the_socket_does_not_reduce_it() -> None:
+    window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(96 * MIB))
+    fed(window, 40 * MIB, 1.0)
+    usual = window.size
+    fed(window, 40 * MIB, 2.0, since=1.0, unread=100 * 1024)
+    assert window.size == usual
+
+
+def test_a_slow_reader_keeps_the_first_window() -> None:
+    window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(96 * MIB))
+    fed(window, 1000, 2.0, unread=4 * MIB)
+    assert window.size == MIB
+
+
 def test_the_first_window_can_be_a_dialects() -> None:
     window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(0))
     window.raise_first(32 * MIB)
@@ -57,19 +93,26 @@ def test_the_first_window_can_be_a_dialects() -> None:
 
 @given(
     steps=st.lists(
-        st.tuples(st.integers(0, 3), st.integers(0, 40 * MIB), st.integers(0, 40 * MIB)),
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(0, 40 * MIB),
+            st.integers(0, 40 * MIB),
+            st.integers(0, 4 * MIB),
+        ),
         max_size=60,
     )
 )
-def test_all_windows_together_stay_within_the_budget(steps: list[tuple[int, int, int]]) -> None:
+def test_all_windows_together_stay_within_the_budget(
+    steps: list[tuple[int, int, int, int]],
+) -> None:
     budget = MemoryBudget(30 * MIB)
     windows = [ReceiveWindow(MIB, 24 * MIB, budget) for _ in range(4)]
     totals = [0] * 4
     now = 0.0
-    for index, more, unconsumed in steps:
+    for index, more, unconsumed, unread in steps:
         now += 0.06
         totals[index] += more
-        windows[index].received(totals[index], unconsumed, now, 0.1)
+        windows[index].received(totals[index], unconsumed, now, 0.1, least=0.05, unread=unread)
         assert sum(each.size - MIB for each in windows) + budget.left == 30 * MIB
         assert budget.left >= 0
         assert all(MIB <= each.size <= 24 * MIB for each in windows)

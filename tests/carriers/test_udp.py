@@ -95,6 +95,23 @@ def test_they_arrive_as_they_were_sent(sockets: list[UdpSocket]) -> None:
     check(sender, targets)
 
 
+@pytest.mark.skipif(not udp._LINUX, reason="only Linux tells it")
+def test_it_tells_how_much_waits_to_be_read(sockets: list[UdpSocket]) -> None:
+    sender, target, _ = sockets
+    assert target.unread() == 0
+    sender.send_all([(bytes(12_000), 1200, (("127.0.0.1", int(target.address[1])), None))])
+    assert select.select([target.fileno()], [], [], PATIENCE)[0]
+    assert target.unread() > 0
+    assert received(target, 10) == [bytes(1200)] * 10
+    assert target.unread() == 0
+
+
+def test_a_closed_socket_has_nothing_to_read(sockets: list[UdpSocket]) -> None:
+    sender = sockets[0]
+    sender.close()
+    assert sender.unread() == 0
+
+
 @pytest.mark.parametrize(
     ("family", "host", "sender"),
     [

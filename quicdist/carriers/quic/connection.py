@@ -69,9 +69,6 @@ from quicdist.protocol.role import Role
 _log = logging.getLogger("quicdist.quic")
 _log.addFilter(LogRateLimit("not_believed", "distrusted"))
 
-_GRANT_STEP = 512 * 1024
-"""Credit in bytes that justifies a datagram for any window size."""
-
 _RESTARTED = "the peer has restarted and no longer knows this connection"
 _PORT_CLOSED = "the peer's port is closed: its process has ended"
 _RESET = Closed(
@@ -158,6 +155,9 @@ class Host(Protocol):
 
     def may_probe(self, now: float) -> bool:
         """Returns whether the rate of PINGs of all connections allows one more."""
+
+    def unread(self) -> int:
+        """Returns about how many received bytes wait in the socket; 0 if it is unknown."""
 
 
 class QuicConnection:
@@ -813,11 +813,17 @@ class QuicConnection:
         withheld = 0 if self._dialect is None else self._dialect.withheld
         credit = window - self._outstanding - withheld
         limit = received + credit
-        if limit - self._limit < min(window // 2, _GRANT_STEP):
+        if limit - self._limit < self._window.step:
             return
         if not self._in_handshake:  # the window of an unauthenticated peer does not grow
-            now = self._loop.time()
-            self._window.received(received, self._outstanding, now, engine.round_trip())
+            self._window.received(
+                received,
+                self._outstanding,
+                self._loop.time(),
+                engine.round_trip(),
+                least=engine.least_round_trip(),
+                unread=self._host.unread(),
+            )
         credit += max(self._window.size - window, 0)
         self._limit = received + credit
         engine.grant(credit)

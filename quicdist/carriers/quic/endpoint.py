@@ -517,6 +517,10 @@ class Endpoint:
         """Returns whether one more connection may probe its path."""
         return self._may_probe.take(now)
 
+    def unread(self) -> int:
+        """Returns about how many received bytes wait in the socket."""
+        return self._udp.unread()
+
     # -- receiving ------------------------------------------------------------------------------
 
     def _on_ready(self) -> None:

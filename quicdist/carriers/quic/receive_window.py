@@ -6,15 +6,25 @@ estimated from the bytes that arrive in a round trip while they are consumed imm
 is a multiple of that, because a sender in slow start doubles its rate in each round trip and
 receives credit half a round trip later. Unconsumed data reduces the window again.
 
+A sender cannot tell a slow reader from a slow path. It fills the buffer of the socket, where small
+messages wait behind bulk data as in the queue of a router. While data waits there, the window is
+reduced to what the reader processes in a round trip.
+
 This module does no I/O and reads no clock. Sizes are in bytes, times in seconds.
 """
 
 from __future__ import annotations
 
+import math
+
 _ARRIVALS = 4
 """Window as a multiple of the bytes that arrive in a round trip."""
 _MIN_INTERVAL = 0.005
 """Minimum time in seconds of a rate measurement, because data arrives in bursts."""
+_MAX_WAIT = 0.005
+"""Maximum time in seconds that data may wait in the buffer of the socket."""
+_GRANT_STEP = 512 * 1024
+"""Credit in bytes that justifies a datagram for any window size."""
 
 
 class MemoryBudget:
@@ -44,6 +54,15 @@ class ReceiveWindow:
         self._reserved = 0
         self._received = 0
         self._at: float | None = None
+        self._rate = 0.0
+        """Bytes per second that are read, a moving average."""
+        self._is_behind = False
+        """Whether data has waited in the socket, until the window has its usual size again."""
+
+    @property
+    def step(self) -> int:
+        """Credit in bytes that justifies a datagram."""
+        return min(self.size // (8 if self._is_behind else 2), _GRANT_STEP)
 
     @property
     def size(self) -> int:
@@ -55,8 +74,21 @@ class ReceiveWindow:
         self._first = max(self._first, size)
         self._largest = max(self._largest, self._first)
 
-    def received(self, total: int, unconsumed: int, now: float, round_trip: float | None) -> None:
-        """Reports the number of bytes received so far, and how many of them are not consumed."""
+    def received(
+        self,
+        total: int,
+        unconsumed: int,
+        now: float,
+        round_trip: float | None,
+        *,
+        least: float = math.inf,
+        unread: int = 0,
+    ) -> None:
+        """Reports the number of bytes received so far, and how many of them are not consumed.
+
+        `round_trip` is the smoothed and `least` the minimum round trip, and `unread` the number of
+        bytes that wait in the socket.
+        """
         if unconsumed > self.size // 2:
             self._resize(max(self._first, self.size // 2))
             return
@@ -64,13 +96,26 @@ class ReceiveWindow:
             self._received, self._at = total, now
             return
         elapsed = now - self._at
-        if elapsed < max(round_trip / 2, _MIN_INTERVAL):
+        if elapsed < max(min(round_trip, least) / 2, _MIN_INTERVAL):
             return
         rate = (total - self._received) / elapsed
         self._received, self._at = total, now
+        self._rate += (rate - self._rate) / 4
+        if unread > self._rate * _MAX_WAIT:
+            self._limit(int(self._rate * (min(round_trip, least) + _MAX_WAIT)))
+            return
         wanted = min(int(_ARRIVALS * rate * round_trip), self._largest)
-        if wanted > self.size:
-            self._resize(wanted)
+        if wanted <= self.size:
+            self._is_behind = False
+            return
+        if self._is_behind:
+            wanted = min(wanted, self.size + self.size // 16)
+        self._resize(wanted)
+
+    def _limit(self, wanted: int) -> None:
+        if wanted < self.size:
+            self._is_behind = True
+            self._resize(max(wanted, self._first))
 
     def _resize(self, size: int) -> None:
         wanted = size - self.size

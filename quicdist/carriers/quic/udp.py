@@ -41,6 +41,7 @@ _MAX_BOUNCED = 64
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # named from Python 3.14 on; ip(7)
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, local address, destination address
 _IN6_PKTINFO = struct.Struct("=16si")  # address, interface
+_SO_MEMINFO = 55  # not named by the socket module; linux/sock_diag.h, SK_MEMINFO_RMEM_ALLOC
 _UDP_SEGMENT, _UDP_GRO = 103, 104  # not named by the socket module; udp(7)
 _U16, _INT = struct.Struct("=H"), struct.Struct("=i")
 
@@ -173,6 +174,19 @@ class UdpSocket:
     def has_queue(self) -> bool:
         """Whether datagrams are queued until the kernel accepts them."""
         return bool(self._queue)
+
+    def unread(self) -> int:
+        """Returns about how many bytes of datagrams wait to be read (Linux); otherwise 0.
+
+        The kernel tells their memory, which is two to three times as large.
+        """
+        if not _LINUX:
+            return 0
+        try:
+            data = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _INT.size)
+        except OSError:
+            return 0
+        return int(_INT.unpack(data)[0]) // 3 if len(data) == _INT.size else 0
 
     def receive(self, limit: int) -> list[Batch]:
         """Returns about `limit` received datagrams, those of one sender in a row as one batch.
