@@ -28,6 +28,7 @@ from aioquic.quic.recovery import (
 )
 from aioquic.quic.stream import QuicStreamSender
 
+from quicdist.carriers.quic.congestion.bbr import HOST_DELAY
 from quicdist.carriers.quic.congestion.choice import CONTROLLERS
 from quicdist.carriers.quic.congestion.controller import Ack, Algorithm, Controller
 from quicdist.carriers.quic.congestion.pacer import Pacer
@@ -45,7 +46,9 @@ _MAX_LOST = 256
 _MAX_TOLERANCE = 8
 """Maximum tolerated delay in quarters of the minimum round trip: two round trips."""
 _TELL_EVERY = 0.001
-"""Minimum time in seconds between two reports to the controller while it is application-limited."""
+_TELL_EVERY_SHORT = 0.004
+"""Minimum time in seconds between two reports to the controller while it is application-limited.
+The second is for a path with a shorter round trip than HOST_DELAY, whose window is fixed."""
 _GRANULARITY = 0.001
 """Timer granularity in seconds (RFC 9002, section 6.1.2)."""
 
@@ -159,16 +162,17 @@ class Congestion(QuicCongestionControl):
         """Reports that `size` bytes that were declared lost are acknowledged."""
         self.controller.on_spurious_loss(now, size)
 
-    def tell(self, now: float) -> bool:
+    def tell(self, now: float, pause: float) -> bool:
         """Reports the results of ACKs or of a loss timer to the controller.
 
+        `pause` is the minimum time in seconds between two reports while it is application-limited.
         Returns False if there is nothing to report, or if it can wait: acknowledgements of little
         data tell the controller little, and come often on a short path.
         """
         if not self._lost_size:
             newest = self._newest
             is_idle = newest is not None and newest.is_app_limited
-            if not self._acked_size or (is_idle and now - self._told_at < _TELL_EVERY):
+            if not self._acked_size or (is_idle and now - self._told_at < pause):
                 return False
         self._told_at = now
         self.controller.on_ack(
@@ -341,7 +345,8 @@ class Recovery(QuicPacketRecovery):
         self._tell(now)
 
     def _tell(self, now: float) -> None:
-        if self._cc.tell(now):
+        is_short = self._rtt_min < HOST_DELAY
+        if self._cc.tell(now, _TELL_EVERY_SHORT if is_short else _TELL_EVERY):
             self._pacer.pacer.set_rate(self._cc.controller.pacing_rate, now)
 
     def on_ack_ranges(
