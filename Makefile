@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-engine test-erlangs engine interop bench bench-venv bench-etf bench-nodes bench-scale bench-wan fuzz sanitize dist single-file bench-arrays docs lint setup erlang tools clean
+.PHONY: help demo check test test-pure test-all test-uvloop test-eager test-engine test-erlangs engine interop bench bench-venv bench-etf bench-nodes bench-scale bench-wan fuzz fuzz-engine sanitize dist single-file bench-arrays docs lint setup erlang tools clean
 
 help:
 	@echo "make demo     run a Python node and a real Erlang node that exchange messages over QUIC"
@@ -23,6 +23,7 @@ help:
 	@echo "make faults   run the fault scenarios on real networks and print a table; about ten minutes"
 	@echo "make soak     run nodes with random traffic, kills and address changes for SOAK_SECONDS"
 	@echo "make fuzz     fuzz every parser for FUZZ_SECONDS, see fuzz/README.md"
+	@echo "make fuzz-engine  fuzz the native QUIC engine for FUZZ_SECONDS (needs cargo-fuzz)"
 	@echo "make sanitize run the codec tests with a core built with AddressSanitizer and UBSan"
 	@echo "make dist     build and test the sdist and a wheel for each of PYTHONS"
 	@echo "make single-file  build the command as one file, for PYTHONS, and print its size and start time"
@@ -122,6 +123,9 @@ FUZZ_SECONDS ?= 1800
 fuzz: $(BIN)/.installed
 	@sh fuzz/run $(BIN)/python $(FUZZ_SECONDS) $(ARGS)
 
+fuzz-engine: $(BIN)/.installed
+	@sh scripts/fuzz-engine "$(VENV)" $(FUZZ_SECONDS) $(ARGS)
+
 sanitize: $(BIN)/.installed
 	@sh fuzz/suite $(BIN)/python $(ARGS)
 
@@ -148,4 +152,4 @@ lint: $(BIN)/.installed
 	$(BIN)/python -m pytest -q tests/test_gate.py
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-fuzz build quicdist/etf/_compiled.*.so docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis engine/target
+	rm -rf $(VENV) .venv-bench .venv-fuzz build quicdist/etf/_compiled.*.so docs/_build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis engine/target engine/fuzz/target

@@ -25,6 +25,8 @@ pub struct Incoming {
     received: u64,
     /// What `received` may become.
     limit: u64,
+    /// Streams that the peer has opened.
+    opened: u64,
     readable: VecDeque<u64>,
     /// Readable streams, while the limit is reached.
     held: Vec<u64>,
@@ -37,6 +39,7 @@ impl Incoming {
         Self {
             received: 0,
             limit: window,
+            opened: 0,
             readable: VecDeque::new(),
             held: Vec::new(),
             refused: HashSet::new(),
@@ -57,6 +60,17 @@ impl Incoming {
 
     pub fn has_readable(&self) -> bool {
         !self.readable.is_empty()
+    }
+
+    /// The peer has opened its next stream.
+    pub fn opened(&mut self, stream: u64) {
+        self.opened += 1;
+        self.readable(stream);
+    }
+
+    /// Whether the peer has opened one of its streams.
+    pub fn has_opened(&self, stream: u64) -> bool {
+        stream >> 2 < self.opened
     }
 
     pub fn readable(&mut self, stream: u64) {

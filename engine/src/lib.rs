@@ -33,7 +33,7 @@ mod tls;
 use pyo3::prelude::*;
 
 #[pymodule]
-fn quicdist_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub fn quicdist_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     guard::install_hook();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<engine::Engine>()?;

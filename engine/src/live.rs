@@ -19,7 +19,7 @@ use crate::control::Shared;
 use crate::ending::Ending;
 use crate::ids::{self, Generator, Id, Issued, ResetKey};
 use crate::incoming::{Arrival, Incoming};
-use crate::outgoing::{Outgoing, is_bidirectional, stream_id};
+use crate::outgoing::{Outgoing, is_bidirectional, is_local, stream_id};
 use crate::part::Part;
 use crate::qlog;
 use crate::retry::{Checked, TokenKey};
@@ -369,7 +369,7 @@ impl Live {
                 }
                 Event::Stream(StreamEvent::Opened { dir }) => {
                     while let Some(id) = connection.streams().accept(dir) {
-                        self.incoming.readable(VarInt::from(id).into_inner());
+                        self.incoming.opened(VarInt::from(id).into_inner());
                     }
                 }
                 Event::Stream(StreamEvent::Readable { id }) => {
@@ -451,7 +451,9 @@ impl Live {
 
     pub fn refuse(&mut self, stream: u64, code: u32) {
         let Some((_, connection)) = &mut self.active else { return };
-        if is_bidirectional(stream) && self.incoming.refuse(stream) {
+        // quinn-proto counts the streams in use wrongly if one is reset before the peer opens it.
+        let is_open = is_local(connection, stream) || self.incoming.has_opened(stream);
+        if is_open && is_bidirectional(stream) && self.incoming.refuse(stream) {
             let _ = connection.recv_stream(stream_id(stream)).stop(code.into());
             let _ = connection.send_stream(stream_id(stream)).reset(code.into());
             self.outgoing.drop_stream(stream);

@@ -26,6 +26,11 @@ pub fn is_bidirectional(stream: u64) -> bool {
     stream & 0x02 == 0 && stream <= VarInt::MAX.into_inner()
 }
 
+/// Whether this end opens the stream.
+pub fn is_local(connection: &Connection, stream: u64) -> bool {
+    (stream & 1 == 0) == (connection.side() == Side::Client)
+}
+
 /// Counts its bytes when quinn-proto drops it: the peer has acknowledged them, or the stream was
 /// reset.
 struct Counted<T> {
@@ -192,8 +197,7 @@ impl Outgoing {
 
     /// Opens local streams up to this one. Returns false while the peer allows no more.
     fn open(&mut self, connection: &mut Connection, stream: u64) -> bool {
-        let is_local = (stream & 1 == 0) == (connection.side() == Side::Client);
-        while is_local && self.opened <= stream >> 2 {
+        while is_local(connection, stream) && self.opened <= stream >> 2 {
             if connection.streams().open(Dir::Bi).is_none() {
                 return false;
             }

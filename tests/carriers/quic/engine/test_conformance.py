@@ -229,6 +229,22 @@ def test_a_refused_stream_ends_at_both_sides_and_alone(dialer: str, listener: st
 
 
 @each_pair
+def test_a_stream_that_the_peer_has_not_opened_cannot_be_refused(
+    dialer: str, listener: str
+) -> None:
+    network = Network(dialer, listener)
+    network.establish()
+    here, there = network.dialer, network.listener
+    there.connection.refuse(4, 7)
+    network.wait(1.0)
+    assert not here.ended
+    here.write(4, b"kept")
+    network.run(lambda: there.data[4] == b"kept")
+    there.write(4, b"answered")
+    network.run(lambda: here.data[4] == b"answered")
+
+
+@each_pair
 def test_a_peer_opens_no_more_streams_than_allowed(dialer: str, listener: str) -> None:
     network = Network(dialer, settings(listener, max_streams=4))
     network.establish()
