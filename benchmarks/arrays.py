@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.nodes import COOKIE, QUIET, ROOT, Absent, Processes, hear
+from benchmarks.nodes import COOKIE, QUIET, ROOT, Absent, Processes, free_port, hear
 
 WAYS = ("take", "give")
 TO = ("to Python", "to the BEAM")
@@ -122,7 +122,7 @@ def over_gateway(processes: Processes, size: int, environment: dict[str, str]) -
     python = _python(processes, "quic", size, **environment)
     peer = hear(python)["name"]
     keys = {key: environment[key] for key in environment if key == ENGINE}
-    name = f"{_free_port(socket.SOCK_DGRAM)}@127.0.0.1"
+    name = f"{free_port(socket.SOCK_DGRAM)}@127.0.0.1"
     gateway = processes.python("benchmarks.sides.gateway", name, **keys)
     epmd = {"ERL_EPMD_PORT": str(hear(gateway)["epmd_port"])}
     module = emit_module(processes.directory()).directory
@@ -150,7 +150,7 @@ def between_nodes(processes: Processes, size: int, environment: dict[str, str]) 
 
 
 def over_tcp(processes: Processes, size: int, environment: dict[str, str]) -> Pair:
-    port = _free_port()
+    port = free_port()
     epmd = {"ERL_EPMD_PORT": str(port)}
     python = _python(processes, "tcp", size, port, **epmd, **environment)
     peer = hear(python)["name"]
@@ -177,12 +177,6 @@ def over_https(processes: Processes, size: int, environment: dict[str, str]) -> 
     subprocess.run([*command.split(), "-out", certificate], check=True, capture_output=True)
     python = _python(processes, "tls", size, certificate, key, **environment)
     return Pair(_erl(processes, [], ["http", hear(python)["name"]], {}), python)
-
-
-def _free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(type=kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 ENCRYPTED, PLAIN = "encrypted", "plain"

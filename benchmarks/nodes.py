@@ -1,6 +1,7 @@
 """Compares message transport between quicdist nodes with alternatives.
 
     python -m benchmarks.nodes [--rounds N] [--seconds S] [--only WORD,...] [--picture FILE]
+    python -m benchmarks.nodes --what bulk,mixed --record FILE   # some columns; the others are kept
 
 A candidate is two processes on loopback and any gateways between them. All candidates run at the
 same time and are measured in turn, round after round, so that a change of the machine's speed
@@ -212,7 +213,7 @@ def _our_driver(
 
 
 def ours_over_tcp(processes: Processes) -> Sides:
-    port = _free_port()
+    port = free_port()
     return ours({"epmd_port": port}, ERL_EPMD_PORT=str(port))(processes)
 
 
@@ -227,7 +228,7 @@ def raw(per_write: int) -> Start:
 
 
 def erlang(processes: Processes) -> Sides:
-    port = _free_port()
+    port = free_port()
     epmd = {"ERL_EPMD_PORT": str(port)}
     server, driver, name = _erlang_pair(processes, [], epmd)
     return Sides(
@@ -240,7 +241,7 @@ def erlang_over_tls(processes: Processes) -> Sides:
         options = tls_options(processes.directory())
     except LookupError as error:
         raise Absent(str(error)) from None
-    epmd = {"ERL_EPMD_PORT": str(_free_port())}
+    epmd = {"ERL_EPMD_PORT": str(free_port())}
     server, driver, _ = _erlang_pair(processes, options, epmd)
     return Sides([server], driver)
 
@@ -265,7 +266,7 @@ def gateways(processes: Processes) -> Sides:
     arguments = ["-pa", built, *erl_arguments(module.directory)]
 
     def behind_a_gateway(what: list[str]) -> Sequence[subprocess.Popen[str]]:
-        name = f"{_free_port(socket.SOCK_DGRAM)}@127.0.0.1"
+        name = f"{free_port(socket.SOCK_DGRAM)}@127.0.0.1"
         gateway = processes.python("benchmarks.sides.gateway", name)
         epmd = {"ERL_EPMD_PORT": str(hear(gateway)["epmd_port"])}
         return _erl(processes, name, arguments, what, epmd), gateway
@@ -278,7 +279,7 @@ def gateways(processes: Processes) -> Sides:
 
 def erldistpy(processes: Processes) -> Sides:
     built = _compiled(processes)
-    epmd = {"ERL_EPMD_PORT": str(_free_port())}
+    epmd = {"ERL_EPMD_PORT": str(free_port())}
     _end_epmd(processes, epmd)
     server = _erl(processes, "bench1@127.0.0.1", ["-pa", built], ["serve"], epmd)
     name = hear(server)["name"]
@@ -318,7 +319,8 @@ def _end_epmd(processes: Processes, environment: dict[str, str]) -> None:
     )
 
 
-def _free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """Returns a port on 127.0.0.1 that no socket of this kind uses."""
     with socket.socket(type=kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -352,10 +354,6 @@ CANDIDATES = [
         in_picture=False,
     ),
     Candidate("quicdist[native], 1200-byte datagrams", ours({**NATIVE, "max_datagram_size": 1200})),
-    Candidate(
-        "quicdist[native], mutual certificates", ours({**NATIVE, "mutual": True}), in_picture=False
-    ),
-    Candidate("quicdist, mutual certificates", ours({**AIOQUIC, "mutual": True}), in_picture=False),
     Candidate("quicdist, busy wait", ours({**AIOQUIC, "busy_wait": BUSY_WAIT}), in_picture=False),
     Candidate(
         "quicdist[native], busy wait", ours({**NATIVE, "busy_wait": BUSY_WAIT}), in_picture=False
@@ -505,6 +503,18 @@ def _cell(result: Result, column: Column, results: dict[str, Result]) -> str:
     return f"{text} ({ratio:{',.0f' if ratio >= 10 else '.2f'}})"
 
 
+def recorded(results: dict[str, Result], file: Path) -> dict[str, Result]:
+    """Replaces the same measurements in the file. Returns all results in it."""
+    samples: dict[str, dict[str, list[float]]] = {}
+    if file.exists():
+        samples = json.loads(file.read_text())
+    for name, result in results.items():
+        samples.setdefault(name, {}).update(result.samples)
+    file.write_text(json.dumps(samples, indent=1))
+    names = [candidate.name for candidate in CANDIDATES if candidate.name in samples]
+    return {name: Result(samples[name]) for name in names}
+
+
 DRAWN = [
     ("Round trip of 64 bytes, µs", COLUMNS[0]),
     ("Messages of 64 bytes one way, a second", COLUMNS[2]),
@@ -538,7 +548,13 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="only candidates whose name contains one of these words"
     )
+    parser.add_argument("--without", default="", help="no candidates with one of these words")
     parser.add_argument("--what", default="", help="only these measurements, separated by commas")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        help="file for the results (JSON); the table and the picture show all results in it",
+    )
     parser.add_argument("--picture", type=Path, help="file for the bar chart (SVG)")
     chosen = parser.parse_args()
     words = chosen.only.split(",")
@@ -546,12 +562,26 @@ def main() -> None:
         chosen.what.split(",") if chosen.what else [column.what for column in [*COLUMNS, MEMORY]]
     )
     columns = [column for column in COLUMNS if column.what in kinds]
-    candidates = [one for one in CANDIDATES if any(word in one.name for word in words)]
+    unwanted = chosen.without.split(",") if chosen.without else []
+    candidates = [
+        one
+        for one in CANDIDATES
+        if any(word in one.name for word in words)
+        and not any(word in one.name for word in unwanted)
+    ]
     print(_setting())
-    results = measure(candidates, columns, chosen.rounds, chosen.seconds)
+    results = {one.name: Result() for one in candidates}
+    if columns:
+        results = measure(candidates, columns, chosen.rounds, chosen.seconds)
     if MEMORY.what in kinds:
         measure_memory(candidates, results)
-        columns.append(MEMORY)
+    if chosen.record:
+        results = recorded(results, chosen.record)
+    columns = [
+        column
+        for column in [*COLUMNS, MEMORY]
+        if any(result.median(column) is not None for result in results.values())
+    ]
     print(table(results, columns))
     if chosen.picture:
         chosen.picture.write_text(picture(results))

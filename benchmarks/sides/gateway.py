@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
+from pathlib import Path
 
 from benchmarks.sides.measuring import log_errors_only, say
 from quicdist import Identity, Trust
@@ -13,7 +15,7 @@ SETTINGS = GatewaySettings(
     sys.argv[1],
     epmd_port=0,
     identity=Identity.ephemeral(["127.0.0.1"]),
-    trust=Trust.nothing(),
+    trust=Trust.first_use(Path(tempfile.mkdtemp()) / "known"),
 )
 
 

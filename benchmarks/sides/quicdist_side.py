@@ -2,9 +2,9 @@
 
     python -m benchmarks.sides.quicdist_side SETTINGS [NAME]
 
-SETTINGS are the settings of `Quic` as JSON, or of `Tcp` if they contain `epmd_port`. With `mutual`
-both nodes present certificates, with trust on first use; otherwise nothing is verified. With the
-NAME of the other node the process is the driver.
+SETTINGS are the settings of `Quic` as JSON, or of `Tcp` if they contain `epmd_port`. With the NAME
+of the other node the process is the driver. As by default, both nodes present certificates and
+trust each other on first use.
 """
 
 from __future__ import annotations
@@ -30,15 +30,7 @@ _numbers = itertools.count()
 
 def carriers(settings: dict[str, Any]) -> Sequence[CarrierSettings]:
     """Returns the carrier for SETTINGS."""
-    plain = {name: value for name, value in settings.items() if name != "mutual"}
-    return [Tcp(**plain) if "epmd_port" in plain else Quic(**plain)]
-
-
-def trust(settings: dict[str, Any]) -> Trust:
-    """Returns the trust setting for SETTINGS."""
-    if not settings.get("mutual"):
-        return Trust.nothing()
-    return Trust.first_use(Path(tempfile.mkdtemp()) / "known")
+    return [Tcp(**settings) if "epmd_port" in settings else Quic(**settings)]
 
 
 def new_node(settings: dict[str, Any]) -> Node:
@@ -49,7 +41,7 @@ def new_node(settings: dict[str, Any]) -> Node:
         cookie=COOKIE,
         carriers=carriers(settings),
         identity=Identity.ephemeral(["127.0.0.1"]),
-        trust=trust(settings),
+        trust=Trust.first_use(Path(tempfile.mkdtemp()) / "known"),
     )
 
 
