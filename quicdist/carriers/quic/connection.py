@@ -816,12 +816,13 @@ class QuicConnection:
         if limit - self._limit < self._window.step:
             return
         if not self._in_handshake:  # the window of an unauthenticated peer does not grow
+            progress = engine.progress()
             self._window.received(
                 received,
                 self._outstanding,
                 self._loop.time(),
-                engine.round_trip(),
-                least=engine.least_round_trip(),
+                progress.round_trip,
+                least=progress.least_round_trip,
                 unread=self._host.unread(),
             )
         credit += max(self._window.size - window, 0)
