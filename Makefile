@@ -96,6 +96,7 @@ bench: bench-etf bench-nodes bench-scale
 
 bench-venv: setup
 	@sh scripts/make-bench-venv "$(BIN)/python" .venv-bench
+	@sh scripts/make-engine .venv-bench
 
 bench-etf: bench-venv
 	@.venv-bench/bin/python -m benchmarks.etf_compare $(ARGS)
