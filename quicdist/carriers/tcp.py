@@ -30,6 +30,7 @@ from quicdist.carriers.base import (
 )
 from quicdist.carriers.coalesce import joined
 from quicdist.carriers.forking import descriptors_of, keep_from_children
+from quicdist.carriers.host_lookup import look_up_host
 from quicdist.carriers.polling import poll_until
 from quicdist.carriers.trust import Verifier
 from quicdist.errors import Cause
@@ -511,13 +512,17 @@ async def connect(
     """
     try:
         async with asyncio.timeout(timeout):
-            return await _connect_to_any(host, port, make, tls)
+            return await _connect_to_any(host, port, make, tls, timeout)
     except TimeoutError:
         raise TimeoutError(f"no answer from {host}:{port} within {timeout:g} s") from None
 
 
 async def _connect_to_any(
-    host: str, port: int, make: Callable[[], ConnectionT], tls: ssl.SSLContext | None
+    host: str,
+    port: int,
+    make: Callable[[], ConnectionT],
+    tls: ssl.SSLContext | None,
+    timeout: float,
 ) -> ConnectionT:
     """Tries the addresses of a host in turn.
 
@@ -526,7 +531,7 @@ async def _connect_to_any(
     """
     loop = asyncio.get_running_loop()
     failures: list[OSError] = []
-    for *_, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for *_, address in await look_up_host(host, port, kind=socket.SOCK_STREAM, timeout=timeout):
         try:
             _, connection = await loop.create_connection(
                 make,

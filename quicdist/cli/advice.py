@@ -48,7 +48,11 @@ ADVICE = MappingProxyType(
             ExitCode.UNREACHABLE,
             f"{_RUNS}. A port of a relay is closed while its node is not connected to the relay",
         ),
-        Cause.NO_ANSWER: (ExitCode.UNREACHABLE, _RUNS),
+        Cause.NO_ANSWER: (
+            ExitCode.UNREACHABLE,
+            f"{_RUNS}. If this network lets out no UDP and a relay names the node, --via RELAY "
+            "connects over TCP 443",
+        ),
         Cause.BEHIND_NAT: (ExitCode.UNREACHABLE, ""),  # the error text says what helps
         Cause.ALPN: (ExitCode.UNREACHABLE, "another program or a newer quicdist uses that port"),
         Cause.TLS: (ExitCode.UNREACHABLE, ""),

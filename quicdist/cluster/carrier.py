@@ -33,6 +33,8 @@ class ListenerSettings:
     via: Relays = ()
     """The relays that give this node its address. The name then has no port, or the port that the
     node wants."""
+    via_timeout: float = 5.0
+    """Seconds for the last relay, from the look-up of its host to the port."""
 
 
 class Transport(enum.Enum):

@@ -8,6 +8,7 @@ They are asked in this order for every dialed node; the first answer is used.
 from __future__ import annotations
 
 import contextlib
+import socket
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
@@ -15,8 +16,9 @@ from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from quicdist.carriers import causes, epmd
+from quicdist.carriers.host_lookup import look_up_host
 from quicdist.cluster.carrier import Transport, TransportAddress
-from quicdist.cluster.names import NodeName, facing_host, parse_listen
+from quicdist.cluster.names import NodeName, facing_address, parse_listen
 from quicdist.errors import Cause, NodeNameError, QuicdistError
 from quicdist.setting_types import RemotePort, check_fields
 
@@ -116,12 +118,22 @@ async def facing_found(node: str, lookups: Sequence[Lookup], timeout: float) -> 
     If the host in the name is unknown, the lookups are asked for the address of the node.
     """
     name = NodeName.parse(node)
-    own = facing_host(name.host)
+    own = await _facing_host(name.host, timeout)
     for lookup in lookups if own is None else ():
         with contextlib.suppress(NotFound):
             found = await lookup.find(name, timeout / len(lookups))
-            own = own or facing_host(found[0].host)
+            if own is None and found[0].host != name.host:
+                own = await _facing_host(found[0].host, timeout)
     return own or "0@127.0.0.1"
+
+
+async def _facing_host(host: str, timeout: float) -> str | None:
+    """Returns what `names.facing_host` returns, or None after `timeout` seconds."""
+    try:
+        found = await look_up_host(host, 9, kind=socket.SOCK_DGRAM, timeout=timeout)
+    except OSError:
+        return None
+    return facing_address(found[0][0], found[0][4])
 
 
 def _no_epmd(error: Exception) -> Cause:

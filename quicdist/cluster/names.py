@@ -6,6 +6,7 @@ import ipaddress
 import re
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from quicdist.errors import NodeNameError
 
@@ -120,8 +121,19 @@ def facing_host(host: str) -> str | None:
     """
     try:
         where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(where[0], socket.SOCK_DGRAM) as probe:
-            probe.connect(where[4])  # sends nothing
+    except OSError:
+        return None
+    return facing_address(where[0], where[4])
+
+
+def facing_address(family: int, address: tuple[Any, ...]) -> str | None:
+    """Returns a name for this node: port 0 of the local address that routes to a socket address.
+
+    Returns None if there is no route.
+    """
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)  # sends nothing
             return f"0@{probe.getsockname()[0]}"
     except OSError:
         return None

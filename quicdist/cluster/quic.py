@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quicdist.carriers.base import CertificateRejected, Connection, DialError, FirstMessage
+from quicdist.carriers.host_lookup import look_up_host
 from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.reject_reason import RejectReason
@@ -85,6 +86,7 @@ class _QuicCarrier:
             self._credentials,
             asked=own.name.address,
             listen=own.listen,
+            timeout=own.via_timeout,
             options=self._settings,
             open_endpoint=lambda host, port, bind: self._bind(host, port, accept, bind),
         )
@@ -98,9 +100,9 @@ class _QuicCarrier:
         timeout: float,
         first: FirstMessage | None = None,
     ) -> Connection:
-        endpoint = self._endpoint or await self._dialer(place)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        endpoint = self._endpoint or await self._dialer(place, timeout)
         failure: DialError | None = None
         for one in (endpoint, *self._others):
             left = deadline - loop.time()
@@ -169,9 +171,9 @@ class _QuicCarrier:
         settings = self._settings.with_credentials(self._credentials, alpns)
         return await Endpoint.open(host, port, settings=settings, accept=accept, bind=bind)
 
-    async def _dialer(self, place: TransportAddress) -> Endpoint:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_DGRAM)
+    async def _dialer(self, place: TransportAddress, timeout: float) -> Endpoint:
+        kind = socket.SOCK_DGRAM
+        found = await look_up_host(place.host, place.port, kind=kind, timeout=timeout)
         family = found[0][0]
         async with self._opening:
             endpoint = self._dialing.get(family)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import socket
@@ -11,6 +12,7 @@ from typing import TypeAlias
 
 from quicdist.carriers import causes
 from quicdist.carriers.base import DialError
+from quicdist.carriers.host_lookup import look_up_host
 from quicdist.carriers.quic.endpoint import Bind, Endpoint
 from quicdist.carriers.quic.settings import QuicOptions
 from quicdist.carriers.relay import port_mapping, slots
@@ -32,8 +34,8 @@ SERVICE = "_quicdist-relay._udp"
 _DNS_TIME = 5.0
 """Seconds to wait for the answer of DNS."""
 
-_PATIENCE = 5.0
-"""Seconds for each relay, from the first packet to the port."""
+_TIMEOUT = 5.0
+"""Seconds for a relay, from the look-up of its host to the port, before the next one is tried."""
 
 
 class NoRelay(DialError):
@@ -62,12 +64,16 @@ async def open_via(
     listen: tuple[str, int] | None,
     options: QuicOptions,
     open_endpoint: Open,
+    timeout: float = _TIMEOUT,
 ) -> Relayed:
     """Opens an endpoint and gets a port at the first relay that gives one.
 
     `asked` is the address in the name of this node: its port is one of the relay, or 0 for a
     temporary port. None asks for the port that is kept for this node. `listen` is the local address
-    to bind; None takes a free port of the wildcard address. Raises NoRelay if no relay gives a
+    to bind; None takes a free port of the wildcard address. The last relay has
+    `timeout` seconds, from the look-up of its host to the port, and one before it at most 5 s.
+
+    Raises NoRelay if no relay gives a
     port, OSError if no socket can be bound, CertificateError, and MissingExtra.
     """
     if options.map_port:
@@ -77,17 +83,30 @@ async def open_via(
     wanted = 0 if asked is None else asked.port
     lease = Lease.KEPT if asked is None or asked.port else Lease.TEMPORARY
     failures: list[DialError] = []
-    for relay in await addresses_of(relays, key):
+    loop = asyncio.get_running_loop()
+    addresses = await addresses_of(relays, key)
+    for relay in addresses:
+        patience = timeout if relay is addresses[-1] else min(timeout, _TIMEOUT)
+        deadline = loop.time() + patience
+        try:
+            wildcard = await _wildcard_for(relay.host, patience)
+        except OSError as error:
+            text = f"relay {relay.name}: {error.strerror or error}"
+            failures.append(DialError(text, causes.of_error(error)))
+            continue
         slot = slots.temporary() if lease is Lease.TEMPORARY else slots.take(key, wanted)
         client = RelayClient(relay, credentials, slot=slot, wanted=wanted, lease=lease)
         try:
-            endpoint = await _open(open_endpoint, client, listen, slot.local_port)
+            if listen is not None:
+                endpoint = await open_endpoint(*listen, client.bind)
+            else:
+                endpoint = await _open(open_endpoint, client, wildcard, slot.local_port)
         except BaseException:
             client.close()
             raise
         slot.keep(endpoint.local_address[1])
         try:
-            number = await client.register(endpoint, _PATIENCE)
+            number = await client.register(endpoint, deadline - loop.time())
         except DialError as error:
             failures.append(error)
             client.close()
@@ -113,16 +132,13 @@ def _observer(client: RelayClient) -> Observe:
 
 
 async def _open(
-    open_endpoint: Open, client: RelayClient, listen: tuple[str, int] | None, last_port: int
+    open_endpoint: Open, client: RelayClient, wildcard: str, last_port: int
 ) -> Endpoint:
     """Opens the endpoint, on the last port of this node if it is free. Raises OSError."""
-    if listen is not None:
-        return await open_endpoint(*listen, client.bind)
-    host = _wildcard_for(client.relay.host)
     if last_port:
         with contextlib.suppress(OSError):
-            return await open_endpoint(host, last_port, client.bind)
-    return await open_endpoint(host, 0, client.bind)
+            return await open_endpoint(wildcard, last_port, client.bind)
+    return await open_endpoint(wildcard, 0, client.bind)
 
 
 async def addresses_of(relays: Relays, key: str) -> Sequence[RelayAddress]:
@@ -150,15 +166,11 @@ def _rank(key: str, record: ServiceRecord) -> bytes:
     return hashlib.sha256(f"{key} {record.host}:{record.port}".encode()).digest()
 
 
-def _wildcard_for(host: str) -> str:
-    """The wildcard address to bind for a relay at `host`.
+async def _wildcard_for(host: str, timeout: float) -> str:
+    """Returns the wildcard address to bind for a relay at `host`.
 
-    It is that of both families if this machine has IPv6, for direct paths over it.
+    It is that of both families if this machine has IPv6, for direct paths over it. Raises OSError
+    if the host is unknown.
     """
-    if has_global_ipv6():
-        return "::"
-    try:
-        found = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
-    except OSError:
-        return "0.0.0.0"
-    return "::" if found[0][0] == socket.AF_INET6 else "0.0.0.0"
+    found = await look_up_host(host, 0, kind=socket.SOCK_DGRAM, timeout=timeout)
+    return "::" if has_global_ipv6() or found[0][0] == socket.AF_INET6 else "0.0.0.0"

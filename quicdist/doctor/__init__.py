@@ -260,6 +260,7 @@ async def _relayed_endpoint(
             credentials,
             asked=own,
             listen=None,
+            timeout=settings.timeout,
             options=QuicOptions(),
             open_endpoint=lambda host, port, bind: Endpoint.open(
                 host, port, settings=QuicSettings(credentials), accept=None, bind=bind
@@ -430,19 +431,20 @@ async def _examine_node(
             raise stopped(Cause.TICK_TIMEOUT, text)
         yield Finding(Step.TICK, f"the node answers after {time.monotonic() - begun:.3f} s")
         if connection.statistics().path is not PathKind.PLAIN:
-            yield Finding(Step.DIRECT, await _path_of(connection))
+            yield Finding(Step.DIRECT, await _path_of(connection, settings))
         if seen is not None:
             seen[node] = await recorder.observe(_OBSERVE_TIME)
     finally:
         connection.close("examined")
 
 
-async def _path_of(connection: Connection) -> str:
+async def _path_of(connection: Connection, settings: Settings) -> str:
     """Describes the path to a relayed node, after the time that a search takes."""
-    if await poll_until(lambda: connection.statistics().path is PathKind.DIRECT, _SEARCH):
+    seconds = min(_SEARCH, settings.timeout)
+    if await poll_until(lambda: connection.statistics().path is PathKind.DIRECT, seconds):
         return "the node is behind a relay, and a direct path to it was found"
     return (
-        f"the relay carries the datagrams: no direct path was found in {_SEARCH:g} s. A public "
+        f"the relay carries the datagrams: no direct path was found in {seconds:g} s. A public "
         "address, a forwarded UDP port or IPv6 on one of the two sides makes one possible"
     )
 

@@ -219,13 +219,13 @@ class Node:
             if where is not None or visible:
                 raise NodeNameError("named_by= excludes listen= and visible=True")
         self._named_by = named_by
-        self._own = ListenerSettings(own, where, not visible, relays)
+        self._limits = limits or NodeLimits()
+        self._own = ListenerSettings(own, where, not visible, relays, self._limits.connect_timeout)
         self._name = str(own)
         if cookie is None or isinstance(cookie, str):
             self._cookies: tuple[str, ...] = (find_cookie(cookie),)
         else:
             self._cookies = check_cookies(cookie)
-        self._limits = limits or NodeLimits()
         self._terms = terms
         if printed is not None:
             warnings.warn("Node(printed=) is now Node(on_output=)", DeprecationWarning, 2)

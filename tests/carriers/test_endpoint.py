@@ -266,7 +266,7 @@ async def test_every_address_of_a_name_gets_its_turn(
             other.close()
         async with node() as a, node() as b:
 
-            async def resolve(host: str, port: int) -> list[object]:
+            async def resolve(host: str, port: int, timeout: float) -> list[object]:
                 return [address, ("127.0.0.1", port)]
 
             monkeypatch.setattr(a.endpoint, "_resolve", resolve)
@@ -289,7 +289,7 @@ async def test_a_port_is_closed_where_every_address_says_so(
             addresses[silent_at] = silent.getsockname()
         async with node() as a:
 
-            async def resolve(host: str, port: int) -> list[object]:
+            async def resolve(host: str, port: int, timeout: float) -> list[object]:
                 return addresses
 
             monkeypatch.setattr(a.endpoint, "_resolve", resolve)

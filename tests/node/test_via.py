@@ -187,7 +187,7 @@ async def test_a_port_can_be_asked_for(tmp_path: Path) -> None:
 async def test_the_first_relay_that_answers_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quicdist.cluster.relays._PATIENCE", 2.0)
+    monkeypatch.setattr("quicdist.cluster.relays._TIMEOUT", 2.0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, 0))
         away = f"{silent.getsockname()[1]}@{HOST}/0"

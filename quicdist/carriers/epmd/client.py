@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -24,6 +25,7 @@ from quicdist.carriers.epmd.codec import (
     encode_request,
 )
 from quicdist.carriers.forking import descriptors_of, keep_from_children
+from quicdist.carriers.host_lookup import look_up_host
 
 DEFAULT_PORT = 4369
 _MAX_ANSWER = 1024 * 1024
@@ -184,9 +186,24 @@ async def _connect(
     epmd: EpmdAddress, timeout: float
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
-        return await asyncio.wait_for(asyncio.open_connection(epmd.host, epmd.port), timeout)
+        return await asyncio.wait_for(_connect_to_any(epmd, timeout), timeout)
     except TimeoutError:
         raise TimeoutError(f"no EPMD answers at {epmd}") from None
+
+
+async def _connect_to_any(
+    epmd: EpmdAddress, timeout: float
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Tries the addresses of the host in turn. Raises the first failure."""
+    failures: list[OSError] = []
+    for *_, address in await look_up_host(
+        epmd.host, epmd.port, kind=socket.SOCK_STREAM, timeout=timeout
+    ):
+        try:
+            return await asyncio.open_connection(address[0], epmd.port)
+        except OSError as error:
+            failures.append(error)
+    raise failures[0]
 
 
 async def _ask(request: Request, epmd: EpmdAddress, timeout: float) -> bytes:

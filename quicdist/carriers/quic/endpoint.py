@@ -22,6 +22,7 @@ from quicdist.carriers.base import (
     DialError,
     FirstMessage,
 )
+from quicdist.carriers.host_lookup import look_up_host
 from quicdist.carriers.quic.address_validation import AddressValidation
 from quicdist.carriers.quic.admission import Admission
 from quicdist.carriers.quic.busy_wait import BusyWait
@@ -239,7 +240,7 @@ class Endpoint:
         deadline = self._loop.time() + timeout
         no_answer = f"no answer in {timeout:.3g} s", Cause.NO_ANSWER
         failures = []
-        addresses = await self._resolve(host, port)
+        addresses = await self._resolve(host, port, timeout)
         for place, address in enumerate(addresses):
             # If there is no listener at the first address of a name, the others are tried.
             now = self._loop.time()
@@ -763,7 +764,7 @@ class Endpoint:
 
     # -- dialing -------------------------------------------------------------------------------
 
-    async def _resolve(self, host: str, port: int) -> list[SocketAddress]:
+    async def _resolve(self, host: str, port: int, timeout: float) -> list[SocketAddress]:
         """Returns all addresses that this socket can reach, in order of preference."""
         mapped = self._udp.family == socket.AF_INET6
         if mapped and self._udp.takes_ipv4:
@@ -771,13 +772,14 @@ class Endpoint:
         else:
             family = socket.AF_INET6 if mapped else socket.AF_INET
         try:
-            found = await self._loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM)
+            datagrams = socket.SOCK_DGRAM
+            found = await look_up_host(host, port, kind=datagrams, timeout=timeout, family=family)
         except OSError as error:
             text = f"{host}:{port}: {error.strerror or error}"
             raise DialError(text, causes.of_error(error)) from error
         addresses: list[SocketAddress] = []
-        for kind, _, _, _, address in found:
-            if kind == socket.AF_INET and mapped:
+        for found_family, _, _, _, address in found:
+            if found_family == socket.AF_INET and mapped:
                 addresses.append((f"::ffff:{address[0]}", int(address[1]), 0, 0))
             else:
                 addresses.append(cast(SocketAddress, address))

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import random
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ class RelayClient:
         try:
             answer = await asyncio.wait_for(asyncio.shield(self._allocated), timeout)
         except TimeoutError:
-            text = f"relay {self.relay.name}: no answer in {timeout:g} s"
+            text = f"relay {self.relay.name}: no answer in {timeout:.3g} s"
             failures = list(self._failures.values()) or [DialError(text, Cause.NO_ANSWER)]
             cause = max((one.cause for one in failures), key=causes.rank)
             raise DialError("; ".join(dict.fromkeys(map(str, failures))), cause) from None
@@ -335,15 +336,24 @@ class RelayClient:
             text = "the relay %s is lost; other nodes cannot dial this one until it is back"
             _log.warning(text, self.relay.name, extra=extra)
         else:
-            extra = {"event": "relay_used", "relay": self.relay.name}
-            _log.info("the relay %s is used over %s", self.relay.name, way.name, extra=extra)
+            extra = {"event": "relay_used", "relay": self.relay.name, "way": way.value}
+            text = "the relay %s is used over %s%s"
+            _log.info(text, self.relay.name, way.name, self._why_tcp(way), extra=extra)
         self.on_change()
+
+    def _why_tcp(self, way: Way) -> str:
+        if way is Way.UDP:
+            return ""
+        failure = self._failures.get(Way.UDP)
+        return f": {failure or 'no answer over UDP yet'}"
 
     def _reason(self, way: Way, error: OSError | CertificateError) -> str:
         # asyncio's text of a failed connection repeats the call.
         if way is Way.TCP and isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
             where = f"{self.relay.host}:{self.relay.tcp_port}"
-            return f"{where}: {os.strerror(error.errno) if error.errno else error or 'no answer'}"
+            if isinstance(error, socket.gaierror) or not error.errno:
+                return f"{where}: {error.strerror or error or 'no answer'}"
+            return f"{where}: {os.strerror(error.errno)}"
         return str(error) or "no answer"
 
     # -- what arrives ---------------------------------------------------------------------------
