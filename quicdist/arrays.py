@@ -16,9 +16,11 @@ import importlib
 import math
 from typing import TYPE_CHECKING, Any
 
+from quicdist.arrow_sizes import decompressed_size
 from quicdist.errors import QuicdistError
 from quicdist.etf import Atom, Term
 from quicdist.etf.notation import format_bounded
+from quicdist.limits import MIB
 
 if TYPE_CHECKING:
     import numpy
@@ -33,6 +35,10 @@ _BFLOAT16 = "bfloat16"
 """The name of the type `{bf, 16}` in ml_dtypes, which JAX and TensorFlow use too."""
 _IN_PROCESSOR_MEMORY = (1, 3, 11)
 """kDLCPU, kDLCUDAHost and kDLROCMHost of DLPack."""
+
+
+MAX_DECOMPRESSED = 256 * MIB
+"""Maximum size of the compressed buffers of an Arrow stream after decompression, in bytes."""
 
 
 class MissingLibrary(QuicdistError):
@@ -156,16 +162,25 @@ def to_arrow(table: Any) -> memoryview:
     return memoryview(sink.getvalue()).cast("B").toreadonly()
 
 
-def from_arrow(binary: bytes | memoryview) -> pyarrow.Table:
+def from_arrow(
+    binary: bytes | memoryview, *, max_decompressed: int = MAX_DECOMPRESSED
+) -> pyarrow.Table:
     """Returns the table of an Arrow IPC stream.
 
     It shares the memory of the binary. `polars.from_arrow` and `Table.to_pandas` convert it. Its
     offsets, texts and indexes are checked, so that a wrong stream cannot crash the process later.
 
-    Raises ValueError if the binary is not such a stream, and MissingLibrary.
+    Raises ValueError if the binary is not such a stream, or if its compressed buffers (LZ4, ZSTD)
+    have more than `max_decompressed` bytes; and MissingLibrary.
     """
     pa = _library("pyarrow", "'quicdist[arrow]'")
     try:
+        size = decompressed_size(pa, binary)
+        if size > max_decompressed:
+            raise ValueError(
+                f"the buffers of an Arrow stream decompress to {size} bytes, more than "
+                f"max_decompressed={max_decompressed}"
+            )
         table = pa.ipc.open_stream(pa.py_buffer(binary)).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, TypeError) as error:

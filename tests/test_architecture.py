@@ -15,6 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("doctor", "metrics"),
     ("gateway", "blocking"),
+    ("arrow_sizes",),
     ("arrays", "otp", "typed"),
     ("node",),
     ("kernel",),
@@ -92,6 +93,7 @@ TAKE_NOW = [
     *(f"carriers/{name}.py" for name in ("half_open", "token_bucket")),
     *(f"carriers/quic/{name}.py" for name in ("admission", "closed_port", "closing", "gaps")),
     *(f"carriers/quic/{name}.py" for name in ("keep_alive", "receive_window", "send_window")),
+    "carriers/quic/strays.py",
     *(f"cluster/{name}.py" for name in ("handshake_deadlines", "liveness")),
     "runtime/rate_limit.py",
 ]

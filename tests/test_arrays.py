@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import importlib
 import sys
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quicdist.arrays import MissingLibrary, from_arrow, from_tensor, to_arrow, to_tensor
 from quicdist.etf import Atom, Options, Term, decode, decode_prefix, encode
+from tests.support.examples import examples
 
 DTYPES = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
 
@@ -276,6 +278,45 @@ def test_offsets_outside_of_the_stream_are_refused() -> None:
     stream[at + 4 : at + 8] = (2**30).to_bytes(4, "little")
     with pytest.raises(ValueError, match=r"not an Arrow IPC stream: .*out of bounds"):
         from_arrow(bytes(stream))
+
+
+def compressed(table: Any, codec: str) -> bytes:
+    """Returns a table as an Arrow stream with compressed buffers."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize("form", ["plain", "dictionary"])
+def test_a_compressed_table_may_not_expand_without_bound(codec: str, form: str) -> None:
+    column = pa.array(["zero" * 1000 + str(number) for number in range(100)])
+    table = pa.table({"text": column if form == "plain" else column.dictionary_encode()})
+    stream = compressed(table, codec)
+    assert from_arrow(stream).equals(table)
+    assert len(stream) < 100_000
+    assert from_arrow(stream, max_decompressed=500_000).equals(table)
+    with pytest.raises(ValueError, match=r"decompress to 40\d{4} bytes, more than max_"):
+        from_arrow(stream, max_decompressed=400_000)
+
+
+def test_only_compressed_buffers_count() -> None:
+    table = pa.table({"number": pa.array(range(1000))})
+    assert from_arrow(to_arrow(table), max_decompressed=0).equals(table)
+    schema_only = pa.table({"number": pa.array([], pa.int64())})
+    assert from_arrow(compressed(schema_only, "zstd")).equals(schema_only)
+
+
+@settings(max_examples=examples(200))
+@given(st.data())
+def test_a_damaged_compressed_stream_is_a_value_error(data: st.DataObject) -> None:
+    stream = bytearray(compressed(pa.table({"text": ["abc" * 100] * 50}), "zstd"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ValueError):
+        from_arrow(bytes(stream[: data.draw(st.integers(0, len(stream)))]))
 
 
 def test_what_is_not_a_table_is_refused() -> None:
