@@ -19,6 +19,10 @@ class ProtocolError(DistError):
     """
 
 
+class DialectError(QuicdistError):
+    """The peer sent bytes that are invalid for the carrier. The connection must be closed."""
+
+
 class HandshakeRefused(DistError):
     """One of the two nodes refused the connection. It must be closed.
 

@@ -39,8 +39,9 @@ message refers to at most 255 atoms."""
 MAX_ATOM_CHARACTERS = 255
 """Maximum number of characters of an atom, as in BEAM."""
 
-_REMEMBERED = 256
-"""Number of headers without new atoms that are kept per direction. Most headers repeat."""
+_REMEMBERED = 2048
+"""Maximum number of atoms in the remembered headers of a cache, which each count as one atom more.
+Headers without new atoms are remembered, as most of them repeat."""
 
 _NEW = 8
 """Flag in the half byte of an atom: its text follows. The other three bits are its segment."""
@@ -49,7 +50,7 @@ _NEW = 8
 class IncomingAtomCache:
     """The atom cache that the headers of the peer define."""
 
-    __slots__ = ("_known", "_size", "_slots", "changes")
+    __slots__ = ("_known", "_remembered", "_size", "_slots", "changes")
 
     def __init__(self, size: int = CACHE_SIZE) -> None:
         self.changes = 0
@@ -57,6 +58,7 @@ class IncomingAtomCache:
         self._size = size
         self._slots: dict[int, Atom] = {}
         self._known: dict[bytes, tuple[Atom, ...]] = {}
+        self._remembered = 0
 
     def read(self, data: bytes, offset: int) -> tuple[tuple[Atom, ...], int]:
         """Returns the atoms of the header whose count is at `offset`, and the end of the header.
@@ -100,8 +102,10 @@ class IncomingAtomCache:
             atoms.append(atom)
         found = tuple(atoms)
         self.changes += is_new
-        if is_new or len(self._known) >= _REMEMBERED:
+        self._remembered += count + 1
+        if is_new or self._remembered > _REMEMBERED:
             self._known.clear()
+            self._remembered = 0 if is_new else count + 1
         if not is_new:
             self._known[data[flags - 1 : position]] = found
         return found, position
@@ -137,7 +141,7 @@ def _long_atoms(data: bytes, flags: int, count: int) -> bool:
 class OutgoingAtomCache:
     """The atom cache that the headers of this node define at the peer."""
 
-    __slots__ = ("_known", "_next", "_size", "_slot_of", "_slots", "changes")
+    __slots__ = ("_known", "_next", "_remembered", "_size", "_slot_of", "_slots", "changes")
 
     def __init__(self, size: int = CACHE_SIZE) -> None:
         self.changes = 0
@@ -146,6 +150,7 @@ class OutgoingAtomCache:
         self._slots: dict[int, Atom] = {}
         self._slot_of: dict[Atom, int] = {}
         self._known: dict[tuple[Atom, ...], bytes] = {}
+        self._remembered = 0
         self._next = 0
 
     def header(self, atoms: tuple[Atom, ...]) -> bytes:
@@ -159,8 +164,10 @@ class OutgoingAtomCache:
             return known
         find = self._slot_of.get
         slots = [find(atom) for atom in atoms]
-        if None in slots or len(self._known) >= _REMEMBERED:
+        self._remembered += len(atoms) + 1
+        if None in slots or self._remembered > _REMEMBERED:
             self._known.clear()
+            self._remembered = 0 if None in slots else len(atoms) + 1
         if None in slots:
             return self._introduce(atoms, slots)
         made = _header_bytes(atoms, [slot for slot in slots if slot is not None], set())

@@ -22,11 +22,15 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import repeat
+from typing import TYPE_CHECKING
 
 from quicdist.etf.terms import Pid
-from quicdist.protocol.dialects.base import Buffer, DialectError
+from quicdist.protocol.errors import DialectError
 from quicdist.protocol.packet import FramePacket
 from quicdist.protocol.signals import Signal, SpawnReply
+
+if TYPE_CHECKING:  # the dialects import this module
+    from quicdist.protocol.dialects.base import Buffer
 
 UNKNOWN_SENDER = 0
 """The stream of frames without a known sender, and of ticks."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from quicdist.etf import Atom, Pid
 from quicdist.protocol.errors import ProtocolError
 from quicdist.protocol.header import (
+    _REMEMBERED,
     CACHE_SIZE,
     FRAGMENT_HEAD,
     FRAME_OVERHEAD,
@@ -91,6 +92,22 @@ def test_two_caches_agree_whatever_is_evicted(messages: list[list[int]]) -> None
         names = tuple(Atom(f"atom{number}") for number in numbers)
         header = out.header(names)
         assert cache.read(header + b"rest", 0) == (names, len(header))
+
+
+@pytest.mark.parametrize("count", [1, 10, 255])
+def test_remembered_headers_are_bounded_by_their_atoms(count: int) -> None:
+    incoming, outgoing = IncomingAtomCache(), OutgoingAtomCache()
+    atoms = [Atom(f"atom{number}") for number in range(255)]
+    incoming.read(outgoing.header(tuple(atoms)), 0)
+    most_of_both = []
+    for start in range(255):
+        for step in range(1, 20):
+            chosen = tuple(atoms[(start + step * index) % 255] for index in range(count))
+            assert incoming.read(outgoing.header(chosen), 0)[0] == chosen
+        kept = incoming._known.values(), outgoing._known
+        most_of_both.append([sum(len(one) + 1 for one in each) for each in kept])
+    assert max(map(min, most_of_both)) > 1024 or count == 1
+    assert max(map(max, most_of_both)) <= _REMEMBERED
 
 
 def test_no_atom_of_a_message_evicts_another_of_it() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
-from quicdist.errors import QuicdistError
+from quicdist.protocol.errors import DialectError as DialectError
 from quicdist.protocol.packet import Packet
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -112,10 +112,6 @@ class DialectTraits:
     renews_ids: bool = False
     """Whether the QUIC library of the dialer accepts a change of its connection id. The initial
     connection id has no stateless reset token, so that a restart of the dialer is not detected."""
-
-
-class DialectError(QuicdistError):
-    """The peer sent bytes that are invalid for the carrier. The connection must be closed."""
 
 
 class Dialect(Protocol):
