@@ -114,6 +114,9 @@ _DOWN_REASONS = {
 _EXPECTED_ENDINGS = (Ending.LEFT, Ending.SUPERSEDED)
 """Endings that are logged as information, not as a warning."""
 
+_CLOSE_TIME = 1.0
+"""Seconds to wait for the last packets of connections, and for a router to delete a mapping."""
+
 _FORMATTING = 5.0
 """Seconds that a remote node has to format a term which it prints here."""
 
@@ -374,7 +377,7 @@ class Node:
         finally:
             self._life = None
             self._exports.close()
-            await self._close_carriers(1.0)
+            await self._close_carriers(_CLOSE_TIME)
         extra = {"event": "node_stopped", "node": self.name}
         logger.info("%s has stopped", self.name, extra=extra)
 

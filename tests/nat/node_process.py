@@ -2,9 +2,9 @@
 
     python -m tests.nat.node_process SETTINGS
 
-Settings: `name`, `via`, `listen`, `engine`, `path`, `map_port`. Each line of standard input is an
-order with an `id`; the line of standard output with the same `id` is its answer. Other lines are
-events.
+Settings: `name`, `via`, `listen`, `engine`, `path`, `map_port`, `close_time` (seconds). Each line
+of standard input is an order with an `id`; the line of standard output with the same `id` is its
+answer. Other lines are events.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import quicdist.node.node
 from faults.peer import sink, transfer
 from quicdist import Node, Quic, Tcp, Trust
 from quicdist.errors import NodeError
@@ -145,6 +146,8 @@ async def main(settings: dict[str, Any]) -> None:
         map_port=settings.get("map_port", False),
     )
     trust = Trust.first_use()
+    if "close_time" in settings:
+        quicdist.node.node._CLOSE_TIME = settings["close_time"]
     node = Node(
         settings.get("name"),
         via=settings.get("via"),

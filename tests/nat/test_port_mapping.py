@@ -14,7 +14,7 @@ from tests.nat.kinds import DOUBLE_SYMMETRIC, SYMMETRIC, Outcome, outcome
 from tests.nat.lab import Lab, Site
 from tests.nat.namespaces import run
 from tests.nat.nodes import Stage, staged
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, until, wait_until
 
 pytestmark = [
     pytest.mark.io,
@@ -101,9 +101,10 @@ def mapped_ports(home: Site) -> str:
 
 
 async def test_a_mapping_ends_with_its_node(stage: Stage, home: Site) -> None:
-    inside = await stage.node(home, map_port=True)
+    # The node waits for the answer of the router, however slow this machine is.
+    inside = await stage.node(home, map_port=True, close_time=PATIENCE)
     await inside.event(lambda event: event.get("event") == "port_mapped")
     assert mapped_ports(home)
     await inside.stop()
-    assert not mapped_ports(home)
+    await until(lambda: not mapped_ports(home))
     assert not inside.named("port_not_unmapped")
