@@ -15,7 +15,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("doctor", "metrics"),
     ("gateway", "blocking"),
-    ("arrow_sizes",),
     ("arrays", "otp", "typed"),
     ("node",),
     ("kernel",),
@@ -25,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("protocol",),
     ("limits",),
     ("setting_types",),
-    ("errors", "extras"),
+    ("arrow_sizes", "errors", "extras"),
     ("etf", "log_escaping", "stopping"),
 )
 """Layers from top to bottom. Packages of one layer do not import each other."""
