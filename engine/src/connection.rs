@@ -140,12 +140,6 @@ impl Connection {
         self.run(0.0, |live| live.allowance())
     }
 
-    /// The peer's chain, DER.
-    fn certificates<'py>(&mut self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        let chain = self.run(Vec::new(), |live| live.certificates());
-        chain.iter().map(|each| PyBytes::new(py, each)).collect()
-    }
-
     /// IANA name of the cipher suite.
     #[getter]
     fn cipher(&mut self) -> String {

@@ -636,13 +636,6 @@ impl Live {
         self.active.as_ref().map(|(_, quic)| tls::negotiated(quic)).unwrap_or_default()
     }
 
-    pub fn certificates(&self) -> tls::Chain {
-        let identity = self.active.as_ref().and_then(|(_, quic)| {
-            quic.crypto_session().peer_identity()?.downcast::<tls::Chain>().ok()
-        });
-        identity.map(|chain| *chain).unwrap_or_default()
-    }
-
     pub fn export(&self, label: &[u8], length: usize) -> Vec<u8> {
         let mut output = vec![0; length];
         let Some((_, connection)) = &self.active else { return Vec::new() };

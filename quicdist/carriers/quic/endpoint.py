@@ -549,6 +549,14 @@ class Endpoint:
         """Processes datagrams that the socket has received in another way than from the kernel."""
         self._on_ready()
 
+    def _destination(self, data: bytes) -> QuicConnection | None:
+        """Returns the connection of the first datagram of a batch."""
+        if len(data) < _ID_END:
+            return None
+        if data[0] & _LONG_HEADER:
+            return self._routes.get(data[6 : 6 + data[5]])
+        return self._routes.get(data[1:_ID_END])
+
     def _route_each(
         self,
         data: bytes,

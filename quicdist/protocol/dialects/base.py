@@ -21,14 +21,16 @@ class Write(NamedTuple):
 
     stream: int
     parts: Sequence[Buffer]
+    size: int
+    """The number of bytes."""
 
-    @property
-    def size(self) -> int:
-        """The number of bytes."""
+    @classmethod
+    def of(cls, stream: int, parts: Sequence[Buffer]) -> Write:
+        """Returns the write of these parts."""
         size = 0
-        for part in self.parts:
+        for part in parts:
             size += part.nbytes if isinstance(part, memoryview) else len(part)
-        return size
+        return cls(stream, parts, size)
 
 
 @dataclass(frozen=True, slots=True)

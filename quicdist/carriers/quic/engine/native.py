@@ -75,13 +75,17 @@ class _PeerVerifier:
     connection that never starts is freed without `release`.
     """
 
-    __slots__ = ("verify_peer",)
+    __slots__ = ("certificates", "verify_peer")
 
     def __init__(self) -> None:
         self.verify_peer: VerifyPeer = reject_all
+        self.certificates: Certificates = ()
+        """What the peer has presented. They are parsed once; their fields are used several times.
+        """
 
     def __call__(self, chain: Sequence[bytes]) -> int | None:
-        alert = self.verify_peer(_certificates(chain))
+        self.certificates = tuple(load_der_x509_certificate(each) for each in chain)
+        alert = self.verify_peer(self.certificates)
         return None if alert is None else int(alert)
 
 
@@ -168,7 +172,7 @@ class NativeConnection:
     @property
     def certificates(self) -> Certificates:
         """The certificates of the peer. TLS has verified only that it has the key."""
-        return _certificates(self._core.certificates())
+        return self._peer_verifier.certificates
 
     @property
     def is_confirmed(self) -> bool:
@@ -406,7 +410,3 @@ class NativeEngine:
 def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> NativeEngine:
     """Returns the engine. Raises ValueError if it does not support the settings."""
     return NativeEngine(settings, reset_token_of, 0.0)
-
-
-def _certificates(chain: Sequence[bytes]) -> Certificates:
-    return tuple(load_der_x509_certificate(each) for each in chain)
