@@ -220,7 +220,7 @@ def test_any_arrival_of_the_bytes_gives_the_same_frames(
 def test_a_tick_uses_the_first_stream_and_no_fence() -> None:
     dialer, _ = connected()
     dialer.frame_bytes((frame(1),), 1)
-    assert dialer.frame_bytes(()) == (0, (bytes(4),), 4)
+    assert dialer.frame_bytes(()) == (0, (bytes(4),))
 
 
 def test_frames_that_overtake_the_last_handshake_message_wait_for_it() -> None:

@@ -402,8 +402,6 @@ class QuicConnection:
         self._bytes_queued += write.size
         if self._gaps.is_waiting:
             self._gaps.hold(write)
-        elif (queue := self._pending.get(write.stream)) is not None:
-            queue += write.parts
         else:
             self._write(write)
         if self._bytes_queued >= self._full_at:

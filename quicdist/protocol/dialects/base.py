@@ -21,16 +21,14 @@ class Write(NamedTuple):
 
     stream: int
     parts: Sequence[Buffer]
-    size: int
-    """The number of bytes."""
 
-    @classmethod
-    def of(cls, stream: int, parts: Sequence[Buffer]) -> Write:
-        """Returns the write of these parts."""
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
         size = 0
-        for part in parts:
+        for part in self.parts:
             size += part.nbytes if isinstance(part, memoryview) else len(part)
-        return cls(stream, parts, size)
+        return size
 
 
 @dataclass(frozen=True, slots=True)

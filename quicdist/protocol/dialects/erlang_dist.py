@@ -24,7 +24,7 @@ from quicdist.protocol.dialects.framing import (
     TICK,
     LengthFramer,
     frame_framer,
-    write_frame,
+    length_prefixed,
 )
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
@@ -101,7 +101,7 @@ class ErlangDistDialect:
 
         After the gap, the next message is in another chunk.
         """
-        write = Write.of(_CONTROL, (message,))
+        write = Write(_CONTROL, (message,))
         if self.role is Role.LISTENER and message[:1] == b"s":
             return (write, Gap(_STATUS_GAP, ends_on_receive=False))
         return (write,)
@@ -116,8 +116,8 @@ class ErlangDistDialect:
     def frame_bytes(self, parts: Sequence[Buffer], stream: int = 0) -> Write:
         """Writes frames to the data stream and ticks to stream 0, where the peer expects them."""
         if not parts:
-            return Write.of(_CONTROL, (TICK,))
-        return write_frame(_DATA_STREAM[self.role], parts)
+            return Write(_CONTROL, (TICK,))
+        return Write(_DATA_STREAM[self.role], length_prefixed(parts))
 
     def framed_bytes(self, frames: Sequence[bytes], stream: int = 0) -> Write:
         """Writes frames to the data stream."""

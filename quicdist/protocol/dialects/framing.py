@@ -11,7 +11,7 @@ from struct import Struct
 
 from quicdist.etf import split_frames
 from quicdist.limits import CarrierLimits
-from quicdist.protocol.dialects.base import Buffer, DialectError, Write
+from quicdist.protocol.dialects.base import Buffer, DialectError
 
 _U32 = Struct(">I")
 
@@ -145,12 +145,14 @@ def frame_framer(limits: CarrierLimits) -> LengthFramer:
     return LengthFramer(4, limits.max_frame, "a frame")
 
 
-def write_frame(stream: int, parts: Sequence[Buffer]) -> Write:
-    """The write of a frame with the u32 length first. No parts is a tick."""
+def length_prefixed(parts: Sequence[Buffer]) -> Sequence[Buffer]:
+    """The parts of a frame with the u32 length first. No parts is a tick."""
     if not parts:
-        return Write.of(stream, (TICK,))
+        return (TICK,)
     whole = parts[0]
-    if len(parts) == 1 and type(whole) is bytes and (length := len(whole)) < _COPIED:
-        return Write(stream, (_U32.pack(length) + whole,), 4 + length)
-    body = Write.of(stream, parts)
-    return Write(stream, (_U32.pack(body.size), *parts), 4 + body.size)
+    if len(parts) == 1 and type(whole) is bytes and len(whole) < _COPIED:
+        return (_U32.pack(len(whole)) + whole,)
+    length = 0
+    for part in parts:
+        length += part.nbytes if isinstance(part, memoryview) else len(part)
+    return (_U32.pack(length), *parts)

@@ -32,7 +32,7 @@ class NativeDialect(SingleStreamDialect):
 
     def offer_bytes(self, offer: bytes) -> Write:
         """Returns the write that sends a message about direct paths."""
-        return Write.of(OFFERS, (len(offer).to_bytes(2, "big") + offer,))
+        return Write(OFFERS, (len(offer).to_bytes(2, "big") + offer,))
 
     def receive(self, stream: int, data: Buffer) -> Received:
         """Returns complete packets, or complete messages about direct paths."""

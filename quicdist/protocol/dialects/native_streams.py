@@ -22,7 +22,7 @@ from quicdist.protocol.dialects.framing import (
     TICK,
     LengthFramer,
     frame_framer,
-    write_frame,
+    length_prefixed,
 )
 from quicdist.protocol.dialects.native import NativeDialect
 from quicdist.protocol.dialects.single_stream import CHALLENGE_ACK, CHALLENGE_REPLY, STREAM
@@ -86,14 +86,13 @@ class NativeStreamsDialect(NativeDialect):
         """Returns the frame with its length, after a fence if it needs one. No parts is a tick."""
         if not parts or not parts[0] or parts[0][0] == MARK:  # not on the hot path
             if not any(parts):
-                return Write.of(STREAM, (TICK,))
+                return Write(STREAM, (TICK,))
             parts = escaped(parts)
         fence = self._outgoing.next_frame(stream)
-        write = write_frame(self._own_ids[stream], parts)
+        framed = length_prefixed(parts)
         if fence:
-            before = write_frame(write.stream, (fence,))
-            write = Write.of(write.stream, (*before.parts, *write.parts))
-        return write
+            framed = (*length_prefixed((fence,)), *framed)
+        return Write(self._own_ids[stream], framed)
 
     def framed_bytes(self, frames: Sequence[bytes], stream: int = 0) -> Write:
         """Returns the frames, after a fence if they need one. None of them looks like a fence."""

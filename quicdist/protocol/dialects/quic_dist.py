@@ -43,7 +43,7 @@ class QuicDistDialect(SingleStreamDialect):
 
     def opened(self) -> Sequence[Step]:
         """Returns the `ping` of a dialer. A connection without a stream blocks the acceptor."""
-        return (Write.of(STREAM, (_PING,)),) if self.role is Role.DIALER else ()
+        return (Write(STREAM, (_PING,)),) if self.role is Role.DIALER else ()
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
         """Returns one message, or stores it until `pong` arrives.
@@ -69,7 +69,7 @@ class QuicDistDialect(SingleStreamDialect):
         self._awaited = b""
         steps: list[Step] = []
         if self.role is Role.LISTENER:
-            steps.append(Write.of(STREAM, (_PONG,)))
+            steps.append(Write(STREAM, (_PONG,)))
         while self._held:
             steps += self.handshake_bytes(self._held.popleft())
         received = super().receive(stream, came[4:])

@@ -40,7 +40,7 @@ class RelayDialect:
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
         """Returns the message with its length."""
-        return (Write.of(_STREAM, (len(message).to_bytes(2, "big") + message,)),)
+        return (Write(_STREAM, (len(message).to_bytes(2, "big") + message,)),)
 
     def connected(self) -> Sequence[Step]:
         """Returns no steps: messages have the same form after the relay knows the node."""

@@ -17,7 +17,7 @@ from quicdist.protocol.dialects.base import (
     Step,
     Write,
 )
-from quicdist.protocol.dialects.framing import frame_framer, handshake_framer, write_frame
+from quicdist.protocol.dialects.framing import frame_framer, handshake_framer, length_prefixed
 from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
 from quicdist.protocol.role import Role
 
@@ -73,7 +73,7 @@ class SingleStreamDialect:
 
     def handshake_bytes(self, message: bytes) -> Sequence[Step]:
         """Returns the message with its length, and with `keeps_apart` a gap after a status."""
-        write = Write.of(STREAM, (len(message).to_bytes(self.handshake_width, "big") + message,))
+        write = Write(STREAM, (len(message).to_bytes(self.handshake_width, "big") + message,))
         if self.keeps_apart and self.role is Role.LISTENER and message[:1] == b"s":
             return (write, Gap(_STATUS_GAP, ends_on_receive=False))
         return (write,)
@@ -86,7 +86,7 @@ class SingleStreamDialect:
 
     def frame_bytes(self, parts: Sequence[Buffer], stream: int = 0) -> Write:
         """Returns the frame with its u32 length. No parts is a tick."""
-        return write_frame(STREAM, parts)
+        return Write(STREAM, length_prefixed(parts))
 
     def framed_bytes(self, frames: Sequence[bytes], stream: int = 0) -> Write:
         """Returns the frames, joined."""

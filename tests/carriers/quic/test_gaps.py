@@ -13,7 +13,7 @@ OR_ANSWER = Gap(0.5, ends_on_receive=True)
 
 
 def write(size: int = 1) -> Write:
-    return Write.of(0, [bytes(size)])
+    return Write(0, [bytes(size)])
 
 
 def test_the_time_begins_when_all_data_before_the_gap_is_acknowledged() -> None:

@@ -306,6 +306,9 @@ class EngineConnection(Protocol):
     def round_trip(self) -> float | None:
         """Returns the smoothed round trip in seconds, or None before the first sample."""
 
+    def least_round_trip(self) -> float:
+        """Returns the minimum round trip in seconds; infinite while it is unknown."""
+
     def datagrams_sent(self) -> int:
         """Returns the number of packets sent, including those without data."""
 

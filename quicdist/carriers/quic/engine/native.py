@@ -319,6 +319,10 @@ class NativeConnection:
         """Returns the smoothed round trip, once measured."""
         return self._core.round_trip()
 
+    def least_round_trip(self) -> float:
+        """Returns the minimum round trip at the last `transmit`."""
+        return self._progress.least_round_trip
+
     def datagrams_sent(self) -> int:
         """The count of quinn; nearly every datagram holds one packet."""
         return self._core.datagrams_sent()
