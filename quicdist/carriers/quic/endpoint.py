@@ -590,12 +590,6 @@ class Endpoint:
             connection.receive(data, size, path, now)
             touched[connection] = None
 
-    def _destination(self, data: bytes) -> QuicConnection | None:
-        """Returns the connection of the first datagram of a run."""
-        if len(data) >= _ID_END and data[0] & _LONG_HEADER:
-            return self._routes.get(data[6 : 6 + data[5]])
-        return self._routes.get(data[1:_ID_END])
-
     def _queue_strays(self, data: bytes, size: int, path: Path) -> None:
         """Queues datagrams of which the first belongs to no connection."""
         for at in range(0, len(data), max(size, 1)):
