@@ -6,7 +6,9 @@ A dialect (quicdist.protocol.dialects) converts between stream bytes and packets
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple
 
 
@@ -30,6 +32,14 @@ class FramePacket(NamedTuple):
     stream: int = 0
     """The number of the stream that it came on (quicdist.protocol.streams). 0 for carriers with one
     stream."""
+
+
+_new: Callable[[type[FramePacket], tuple[bytes, int]], FramePacket] = tuple.__new__
+
+
+def frame_packets(bodies: Iterable[bytes], stream: int = 0) -> list[FramePacket]:
+    """Returns the packets of frames on one stream, in half the time of calls of the class."""
+    return list(map(_new, repeat(FramePacket), zip(bodies, repeat(stream))))
 
 
 Packet = HandshakePacket | FramePacket

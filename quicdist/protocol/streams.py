@@ -20,13 +20,12 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from quicdist.etf.terms import Pid
 from quicdist.protocol.errors import DialectError
-from quicdist.protocol.packet import FramePacket
+from quicdist.protocol.packet import FramePacket, frame_packets
 from quicdist.protocol.signals import Signal, SpawnReply
 
 if TYPE_CHECKING:  # the dialects import this module
@@ -50,9 +49,6 @@ _FENCE = _MARK + b"\x00"
 _FIRST_FRAME = b"\x02"
 """Ticks and what begins with _MARK are smaller than this."""
 _LONGEST_FENCE = len(_FENCE) + (DATA_STREAMS + 1) * _ENTRY.size
-
-_new: Callable[[type[FramePacket], tuple[bytes, int]], FramePacket] = tuple.__new__
-"""The class itself takes twice as long."""
 
 _OVERHEAD = 64
 """Bytes charged for each frame that is held, in addition to its size."""
@@ -148,7 +144,7 @@ class IncomingStreams:
             return []
         if not self._held and min(bodies) >= _FIRST_FRAME:  # the hot path
             self._counts[stream] += len(bodies)
-            return list(map(_new, repeat(FramePacket), zip(bodies, repeat(stream))))
+            return frame_packets(bodies, stream)
         held = self._held.get(stream)
         if held is None:
             held = self._held[stream] = _Held()

@@ -18,7 +18,7 @@ from quicdist.protocol.dialects.base import (
     Write,
 )
 from quicdist.protocol.dialects.framing import frame_framer, handshake_framer, length_prefixed
-from quicdist.protocol.packet import FramePacket, HandshakePacket, Packet
+from quicdist.protocol.packet import HandshakePacket, Packet, frame_packets
 from quicdist.protocol.role import Role
 
 STREAM = 0
@@ -102,7 +102,7 @@ class SingleStreamDialect:
             return Received(steps=(Refuse(stream, _STREAM_REFUSED),))
         if not self._in_handshake:
             chunk = data if isinstance(data, (bytes, memoryview)) else bytes(data)
-            return Received([FramePacket(body) for body in self._frames.feed_frames(chunk)])
+            return Received(frame_packets(self._frames.feed_frames(chunk)))
         rest = bytes(data)
         packets: list[Packet] = []
         while self._in_handshake:
@@ -112,7 +112,7 @@ class SingleStreamDialect:
             if message:  # ticks of macula during the handshake are empty
                 packets.append(HandshakePacket(message))
                 self._in_handshake = message[:1] not in self._last
-        packets += [FramePacket(body) for body in self._frames.feed_frames(rest)]
+        packets += frame_packets(self._frames.feed_frames(rest))
         return Received(packets)
 
     @property
