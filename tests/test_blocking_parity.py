@@ -51,7 +51,7 @@ OF_THE_LOOP = {
 INSIDE = {
     *("deliver", "signalled", "stopped", "link_broken", "exit_signalled", "die", "runs_in"),
     *("monitor_fired", "alias_used", "spawn_replied", "node_lost", "fields", "reply"),
-    *("ended_error", "sys_state"),
+    *("ended_error", "sys_state", "run_room", "run_overhead", "deliver_run"),
 }
 """Methods that signals, calls and `sys` use on a process."""
 
