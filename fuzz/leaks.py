@@ -11,6 +11,7 @@ import gc
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -48,6 +49,8 @@ def calls(core: Any) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
         yield core.encode_bare, (term, etf.DEFAULT, {})
         yield core.encode_parts, (term, etf.DEFAULT, 1)
         yield core.encode_bare_parts, (term, etf.DEFAULT, {}, 1)
+        for most in (0, 1000):
+            yield encode_frame, (core, term, most)
         try:
             encoded.append(core.encode(term))
             encoded.append(core.encode(term, PACKED))
@@ -62,6 +65,21 @@ def calls(core: Any) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
                 yield core.decode, (data[:cut], options)
                 yield core.decode, (data[:cut] + b"\xff" + data[cut + 1 :], options)
             yield core.decode_bare, (data, 1, options, [NODE])
+            yield decode_run, (core, data, options)
+        frames = b"\0\0\0\2ab" * 3 + data
+        yield core.split_frames, (frames, 0, 100)
+
+
+def encode_frame(core: Any, term: Any, most: int) -> None:
+    """Encodes a frame with new refs, which the call may change."""
+    core.encode_frame(term, etf.DEFAULT, {NODE: 0}, (NODE,), {(NODE,): b"head"}, most)
+
+
+def decode_run(core: Any, data: bytes, options: Options) -> None:
+    """Decodes a run from a new queue, which the call changes."""
+    for atoms, payload in ((None, data), ((NODE,), data[1:])):
+        queue = deque([(b"head" + payload, 1), (b"head" + payload, 1), (b"head\xff", 1)])
+        core.decode_run(queue, queue.popleft, b"head", 1, 10**6, options, atoms, 9, 500, 8)
 
 
 def run(core: Any, rounds: int) -> int:
