@@ -39,7 +39,7 @@ FOR_THE_SYSTEM = {
     *("deliver", "signalled", "stopped", "link_broken", "exit_signalled", "die", "runs_in"),
     *("monitor_fired", "alias_used", "spawn_replied", "node_lost", "fields", "reply"),
     *("both_locked", "known", "candidates", "lock_set", "add", "is_answered"),
-    *("ended_error", "sys_state"),
+    *("ended_error", "sys_state", "run_room", "run_overhead", "deliver_run"),
 }
 
 
