@@ -809,11 +809,7 @@ class QuicConnection:
         if self._closed:
             return
         engine, received = self._engine, self._engine.received()
-        window = self._window.size
-        withheld = 0 if self._dialect is None else self._dialect.withheld
-        credit = window - self._outstanding - withheld
-        limit = received + credit
-        if limit - self._limit < self._window.step:
+        if received + self._credit - self._limit < self._window.step:
             return
         if not self._in_handshake:  # the window of an unauthenticated peer does not grow
             progress = engine.progress()
@@ -823,12 +819,24 @@ class QuicConnection:
                 self._loop.time(),
                 progress.round_trip,
                 least=progress.least_round_trip,
-                unread=self._host.unread(),
+                unread=0 if engine.behind_gaps() is None else self._host.unread(),
             )
-        credit += max(self._window.size - window, 0)
+        credit = self._credit
+        if received + credit <= self._limit:
+            return
         self._limit = received + credit
         engine.grant(credit)
         self._host.touch(self)
+
+    @property
+    def _credit(self) -> int:
+        """How many bytes the peer may send beyond those received in order."""
+        window = self._window
+        withheld = 0 if self._dialect is None else self._dialect.withheld
+        credit = window.size - self._outstanding - withheld
+        if window.ahead is not None:
+            credit = min(credit, window.ahead + (self._engine.behind_gaps() or 0))
+        return credit
 
     # -- sending --------------------------------------------------------------------------------
 

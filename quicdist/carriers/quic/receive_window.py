@@ -7,8 +7,8 @@ is a multiple of that, because a sender in slow start doubles its rate in each r
 receives credit half a round trip later. Unconsumed data reduces the window again.
 
 A sender cannot tell a slow reader from a slow path. It fills the buffer of the socket, where small
-messages wait behind bulk data as in the queue of a router. While data waits there, the window is
-reduced to what the reader processes in a round trip.
+messages wait behind bulk data as in the queue of a router. While data waits there, the peer may
+only send as far ahead as the reader processes in a round trip.
 
 This module does no I/O and reads no clock. Sizes are in bytes, times in seconds.
 """
@@ -56,13 +56,15 @@ class ReceiveWindow:
         self._at: float | None = None
         self._rate = 0.0
         """Bytes per second that are read, a moving average."""
-        self._is_behind = False
-        """Whether data has waited in the socket, until the window has its usual size again."""
+        self.ahead: int | None = None
+        """Maximum bytes beyond the highest received ones, while data waits in the socket."""
 
     @property
     def step(self) -> int:
         """Credit in bytes that justifies a datagram."""
-        return min(self.size // (8 if self._is_behind else 2), _GRANT_STEP)
+        if self.ahead is not None:
+            return min(self.ahead // 8, _GRANT_STEP)
+        return min(self.size // 2, _GRANT_STEP)
 
     @property
     def size(self) -> int:
@@ -100,22 +102,19 @@ class ReceiveWindow:
             return
         rate = (total - self._received) / elapsed
         self._received, self._at = total, now
-        self._rate += (rate - self._rate) / 4
+        self._rate += (rate - self._rate) / 4 if self._rate else rate
         if unread > self._rate * _MAX_WAIT:
-            self._limit(int(self._rate * (min(round_trip, least) + _MAX_WAIT)))
-            return
+            ahead = int(self._rate * (min(round_trip, least) + _MAX_WAIT))
+            self.ahead = max(ahead, self._first)
+        elif self.ahead is not None:
+            self.ahead += self.ahead // 16
+        if self.ahead is not None:
+            if self.ahead < self.size:
+                return
+            self.ahead = None
         wanted = min(int(_ARRIVALS * rate * round_trip), self._largest)
-        if wanted <= self.size:
-            self._is_behind = False
-            return
-        if self._is_behind:
-            wanted = min(wanted, self.size + self.size // 16)
-        self._resize(wanted)
-
-    def _limit(self, wanted: int) -> None:
-        if wanted < self.size:
-            self._is_behind = True
-            self._resize(max(wanted, self._first))
+        if wanted > self.size:
+            self._resize(wanted)
 
     def _resize(self, size: int) -> None:
         wanted = size - self.size

@@ -263,6 +263,9 @@ class EngineConnection(Protocol):
     def received(self) -> int:
         """Returns the number of bytes that `drain` has read, also on rejected streams."""
 
+    def behind_gaps(self) -> int | None:
+        """Returns the sum of the highest received offsets minus `received`; None if unknown."""
+
     def grant(self, credit: int) -> None:
         """Allows the peer to send `credit` bytes beyond `received` (MAX_DATA; RFC 9000, 4.1)."""
 

@@ -574,6 +574,10 @@ class AioquicConnection:
         """Includes rejected streams, which use credit although their bytes are dropped."""
         return self._quic._local_max_data.used if self._refused else self._received
 
+    def behind_gaps(self) -> int:
+        """Computed from the use of MAX_DATA."""
+        return self._quic._local_max_data.used - self.received()
+
     def grant(self, credit: int) -> None:
         """Extends MAX_DATA, and MAX_STREAM_DATA of every stream with less credit."""
         quic = self._quic
