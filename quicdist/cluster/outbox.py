@@ -3,7 +3,8 @@
 A message is encoded when it is accepted and split into frames when its turn comes. Senders take
 turns, with one fragment or some small messages each, so that a large message delays other senders
 by one fragment at most. Frames are passed to the carrier only while it is writable, so the backlog
-is counted here.
+is counted here. Small messages of senders that have nothing queued are the exception: some are
+passed on at once. The carrier may send them before the large messages of other streams.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _TURN = 16 * 1024
 _RUN = 8 * 1024
 """The number of bytes of frames that are passed to the carrier together. The last frame may exceed
 it."""
+
+_AHEAD = 16 * 1024
+"""Maximum bytes that are passed on while the carrier is not writable."""
 
 
 class FrameSink(Protocol):
@@ -136,6 +140,8 @@ class Outbox:
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._draining: dict[asyncio.Future[None], None] = {}
         self._failure: Callable[[], Exception] | None = None
+        self._ahead = 0
+        """The bytes passed on since the carrier was writable the last time."""
         self.queued = 0
         """The number of accepted bytes that the carrier has not taken yet."""
         self.messages_accepted = 0
@@ -170,7 +176,7 @@ class Outbox:
             return
         self.messages_accepted += 1
         stream = self.stream_of(sender)
-        if not self._turns and self._sink.is_writable:
+        if sender not in self._lanes and self._may_pass(message.size):
             frame = self.fragmenter.frame(message, stream)
             if frame is not None:
                 self._sink.send_frame((frame,), stream)
@@ -191,6 +197,10 @@ class Outbox:
         if self._failure is not None:
             return
         self.messages_accepted += 1
+        if not self._sink.is_writable and sender not in self._lanes and self._may_pass(len(frame)):
+            self._sink.send_framed((frame,), self.stream_of(sender))
+            self.frames_sent += 1
+            return
         if not self._is_feed_planned:
             self._is_feed_planned = True
             if self._loop is None:
@@ -236,11 +246,22 @@ class Outbox:
             self._turns.append(sender)
         return lane
 
+    def _may_pass(self, size: int) -> bool:
+        """Whether a message of a sender with nothing queued may be passed on at once, if small."""
+        if self._sink.is_writable:
+            return not self._turns
+        if self._ahead + size > _AHEAD:
+            return False
+        self._ahead += size
+        return True
+
     def feed(self) -> None:
         """Passes frames to the carrier while it is writable."""
         self._unfed = 0
         turns = self._turns
         sink = self._sink
+        if sink.is_writable:
+            self._ahead = 0
         while turns and sink.is_writable:
             lane = self._lanes[turns[0]]
             if not self._send_fragment(lane) and not self._send_small(lane):

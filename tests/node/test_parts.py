@@ -284,14 +284,41 @@ def test_senders_take_turns() -> None:
     box = outbox(pipe)
     box.put("a", message(b"aaaaAAAAaaaa"))
     box.put("a", message(b"2222"))
-    box.put("b", message(b"bbbb"))
-    assert (box.queued, box.is_empty) == (20, False)
+    box.put("b", message(b"bbbbBBBB"))
+    assert (box.queued, box.is_empty) == (24, False)
     pipe.room = 1000
     box.feed()
-    assert pipe.frames == [b"aaaa", b"bbbb", b"AAAA", b"aaaa", b"2222"]
+    assert pipe.frames == [b"aaaa", b"bbbb", b"AAAA", b"BBBB", b"aaaa", b"2222"]
     assert (box.queued, box.is_empty) == (0, True)
     box.put("a", message(b"1234"))
     assert pipe.frames[-1] == b"1234"
+
+
+def test_small_messages_do_not_wait_for_the_bulk_of_others() -> None:
+    pipe = Pipe(0)
+    box = outbox(pipe)
+    box.put("bulk", message(bytes(100)))
+    box.put("small", message(b"1111"))
+    box.put("small", message(b"2222"))
+    assert pipe.frames == [b"1111", b"2222"]
+    box.put("small", message(b"largeLARGE"))
+    box.put("small", message(b"3333"))
+    assert pipe.frames == [b"1111", b"2222"]  # the order of a sender holds
+
+
+def test_what_passes_a_full_carrier_is_bounded_until_it_is_writable_again() -> None:
+    pipe = Pipe(0)
+    box = outbox(pipe)
+    for number in range(5000):
+        box.put(number, message(b"1234"))
+    passed = len(pipe.frames)
+    assert 4 * passed == 16 * 1024
+    assert box.queued == 4 * (5000 - passed)
+    pipe.room = 4
+    box.feed()
+    box.put("later", message(b"5678"))
+    assert pipe.frames[-1] == b"5678"
+    assert len(pipe.frames) == passed + 2
 
 
 @given(
@@ -376,7 +403,7 @@ async def test_the_end_of_a_connection_ends_the_wait_for_its_backlog() -> None:
 def test_nobody_waits_for_the_backlog_of_others() -> None:
     pipe = Pipe(0)
     box = outbox(pipe)
-    box.put("small", message(b"x"))
+    box.put("small", message(bytes(5)))
     assert not box.must_wait("small")
     box.put("bulk", message(bytes(101)))
     assert not box.must_wait("small")
