@@ -23,22 +23,23 @@ struct Gains {
     pacing: f64,
     window: f64,
     longterm: f64,
+    drain: f64,
 }
 
 const HEADROOM: f64 = 0.85;
 
 impl State {
     const fn gains(self) -> Gains {
-        let (pacing, window, longterm) = match self {
-            Self::Startup => (2.77, 2.0, f64::INFINITY),
-            Self::Drain => (0.5, 2.0, f64::INFINITY),
-            Self::Down => (0.9, 2.0, 1.0),
-            Self::Cruise => (1.0, 2.0, HEADROOM),
-            Self::Refill => (1.0, 2.0, 1.0),
-            Self::Up => (1.25, 2.25, 1.0),
-            Self::ProbeRtt => (1.0, 0.5, HEADROOM),
+        let (pacing, window, longterm, drain) = match self {
+            Self::Startup => (2.77, 2.0, f64::INFINITY, 0.0),
+            Self::Drain => (0.5, 2.0, f64::INFINITY, 0.0),
+            Self::Down => (0.9, 2.0, 1.0, 0.2),
+            Self::Cruise => (1.0, 2.0, HEADROOM, 0.1),
+            Self::Refill => (1.0, 2.0, 1.0, 0.0),
+            Self::Up => (1.25, 2.25, 1.0, 0.0),
+            Self::ProbeRtt => (1.0, 0.5, HEADROOM, 0.0),
         };
-        Gains { pacing, window, longterm }
+        Gains { pacing, window, longterm, drain }
     }
 }
 
@@ -56,6 +57,8 @@ const FULL_QUEUED_ROUNDS: u32 = 2;
 
 const QUEUE_TOLERATED: f64 = 0.1;
 const STARTUP_QUEUE: f64 = 0.5;
+const QUEUE_GAIN: f64 = 0.5;
+const QUEUE_NOISE: f64 = 0.001;
 const QUEUED_ROUNDS: usize = 3;
 const QUEUE_SAMPLES: u32 = 4;
 
@@ -68,6 +71,7 @@ const PROBE_WAIT: (f64, f64) = (2.0, 3.0);
 const FIRST_WAIT: f64 = 0.1;
 const PROBE_ROUNDS: f64 = 63.0;
 
+const AVERAGED_ROUNDS: usize = 3;
 const RECENT_ROUNDS: usize = 6;
 const MIN_CYCLE: f64 = 0.5;
 const YIELD_GAIN: f64 = 0.85;
@@ -81,7 +85,9 @@ const UP_FIRST_GROWTH: f64 = 1.0 / 16.0;
 const UP_MAX_ROUNDS: u32 = 6;
 const UP_GROWTH: f64 = 1.1;
 const UP_FREE: f64 = 1.2;
-const UP_ROUNDS: u32 = 2;
+const UP_ROUNDS: u32 = 3;
+const UP_QUEUE: f64 = 1.0 / 16.0;
+const UP_SAMPLES: usize = 8;
 const DOWN_ROUNDS: u32 = 4;
 
 const HOST_DELAY: f64 = 0.003;
@@ -128,6 +134,8 @@ pub struct Bbr {
     round_rtts: u32,
     round_at: f64,
     round_delivered: f64,
+    round_starts: VecDeque<(f64, f64)>,
+    latest_rtts: VecDeque<f64>,
     queue: f64,
     queues: VecDeque<f64>,
     queue_before: f64,
@@ -186,6 +194,8 @@ impl Bbr {
             round_rtts: 0,
             round_at: f64::NEG_INFINITY,
             round_delivered: 0.0,
+            round_starts: VecDeque::with_capacity(AVERAGED_ROUNDS),
+            latest_rtts: VecDeque::with_capacity(UP_SAMPLES),
             queue: 0.0,
             queues: VecDeque::from([0.0]),
             queue_before: 0.0,
@@ -250,12 +260,14 @@ impl Bbr {
         }
         self.round_at = now;
         self.round_delivered = delivered;
+        push(&mut self.round_starts, AVERAGED_ROUNDS, (now, delivered));
     }
 
     /// 5.3.4.3, 5.5.7.
     fn take_rtt(&mut self, rtt: f64, now: f64) {
         self.round_rtt = self.round_rtt.min(rtt);
         self.round_rtts += 1;
+        push(&mut self.latest_rtts, UP_SAMPLES, rtt);
         self.probe_min_rtt.confirm(rtt, now, MIN_RTT_TOLERANCE);
         self.min_rtt.confirm(rtt, now, MIN_RTT_TOLERANCE);
         let is_due = self.probe_min_rtt.is_expired(now);
@@ -270,10 +282,21 @@ impl Bbr {
     }
 
     /// 5.5.5.
-    fn take_bandwidth(&mut self, sample: &RateSample) {
-        let counts = !sample.is_app_limited || sample.rate >= self.bandwidths.value;
-        if sample.rate != 0.0 && counts {
-            self.bandwidths.update(sample.rate);
+    fn take_bandwidth(&mut self, sample: &RateSample, now: f64) {
+        if sample.is_app_limited {
+            self.round_starts.clear();
+        }
+        let mut rate = sample.rate;
+        let has_average = self.round_starts.len() == AVERAGED_ROUNDS && !self.is_short();
+        if self.bounds.is_full && has_average {
+            let (at, delivered) = self.round_starts[0];
+            if now > at {
+                rate = rate.min((self.delivery.delivered - delivered) / (now - at));
+            }
+        }
+        let counts = !sample.is_app_limited || rate >= self.bandwidths.value;
+        if rate != 0.0 && counts {
+            self.bandwidths.update(rate);
         }
     }
 
@@ -345,10 +368,7 @@ impl Bbr {
     fn end_round(&mut self, sample: &RateSample) {
         let is_known = self.round_rtts >= QUEUE_SAMPLES && self.min_rtt.value.is_finite();
         self.queue = if is_known { (self.round_rtt - self.min_rtt.value).max(0.0) } else { 0.0 };
-        if self.queues.len() == QUEUED_ROUNDS {
-            self.queues.pop_front();
-        }
-        self.queues.push_back(self.queue);
+        push(&mut self.queues, QUEUED_ROUNDS, self.queue);
         self.round_rtt = f64::INFINITY;
         self.round_rtts = 0;
         if is_known && !self.has_queue() {
@@ -520,14 +540,14 @@ impl Bbr {
 
     fn in_up(&mut self, ack: &Ack) {
         self.raise_longterm(ack);
-        if !self.is_round_start {
+        self.up_rounds += u32::from(self.is_round_start);
+        let is_free = self.bandwidths.value >= self.full_bandwidth * UP_FREE;
+        let before = if self.is_contested() { self.queue_before } else { 0.0 };
+        if self.up_queue() > before + self.tolerated(UP_QUEUE) && !is_free {
+            self.begin_down(ack.now);
             return;
         }
-        self.up_rounds += 1;
-        let before = if self.is_contested() { self.queue_before } else { 0.0 };
-        let is_free = self.bandwidths.value >= self.full_bandwidth * UP_FREE;
-        if self.queue > before + self.tolerated(QUEUE_TOLERATED) && !is_free {
-            self.begin_down(ack.now);
+        if !self.is_round_start {
             return;
         }
         let is_bound = self.window >= self.bounds.longterm && self.up_rounds < UP_MAX_ROUNDS;
@@ -540,6 +560,16 @@ impl Bbr {
         } else {
             self.begin_down(ack.now);
         }
+    }
+
+    /// Seconds of queueing that UP has caused so far.
+    fn up_queue(&self) -> f64 {
+        if self.state_rounds == 0 || self.latest_rtts.len() < UP_SAMPLES {
+            return 0.0;
+        }
+        let least = self.latest_rtts.iter().copied().fold(f64::INFINITY, f64::min);
+        let queue = least - self.min_rtt.value;
+        if self.is_round_start { queue.max(self.queue) } else { queue }
     }
 
     /// Beyond what was once too much, faster with each round (5.3.3.4).
@@ -634,6 +664,9 @@ impl Bbr {
         let mut gain = self.state.gains().pacing;
         if self.is_short() {
             gain = gain.max(State::Up.gains().pacing); // the window is what limits it
+        } else if self.state.gains().drain > 0.0 && !self.is_contested() {
+            let queue = (self.queue - QUEUE_NOISE).max(0.0);
+            gain -= (QUEUE_GAIN * queue / minimum).min(self.state.gains().drain);
         }
         let rate = gain * self.bandwidth() * PACING_MARGIN;
         let least = INITIAL_WINDOW * self.datagram_size / minimum.max(0.001);
@@ -669,6 +702,14 @@ impl Bbr {
         }
         self.window = window.min(bound).max(self.least_window());
     }
+}
+
+/// Keeps the last `most` values.
+fn push<T>(values: &mut VecDeque<T>, most: usize, value: T) {
+    if values.len() == most {
+        values.pop_front();
+    }
+    values.push_back(value);
 }
 
 impl Controller for Bbr {
@@ -716,7 +757,7 @@ impl Controller for Bbr {
         if let Some(rtt) = ack.rtt {
             self.take_rtt(rtt, ack.now);
         }
-        self.take_bandwidth(&sample);
+        self.take_bandwidth(&sample, ack.now);
         self.take_aggregation(ack);
         self.take_loss(ack, &sample);
         if self.is_round_start {

@@ -13,6 +13,12 @@ product (BDP). Section numbers below refer to the draft. Differences from the dr
   share of the queue and adopts the measured rate as the bandwidth. A queue that persists or returns
   immediately is caused by other senders, which would take the whole path from a sender that yields.
   Such a queue is contested, and this sender does not yield for some rounds.
+- A shorter queue counts, too. DOWN and CRUISE lower the pacing rate in proportion to it, so the
+  queue stays short although the bandwidth is a maximum of samples and therefore slightly too high.
+  Latency matters as much as throughput here: small messages share the path with bulk data.
+- UP ends as soon as the round trips show a queue, instead of after a round with a larger flight.
+- After STARTUP, a rate sample counts at most as the average rate of the last rounds. Samples that
+  are too high because of aggregated acknowledgements would otherwise accumulate in the maximum.
 - STARTUP continues while the rate grows, regardless of loss and queues: other senders may be the
   cause.
 - The window includes HOST_DELAY seconds, the delay that event loops and timers add at both ends.
@@ -69,6 +75,8 @@ class Gains:
     longterm: float
     """Maximum bytes in flight as a multiple of `inflight_longterm`, which was too much before.
     Infinity means no bound."""
+    drain: float = 0.0
+    """Maximum reduction of `pacing` while there is a queue (see QUEUE_GAIN)."""
 
 
 _HEADROOM = 0.85
@@ -77,8 +85,8 @@ _HEADROOM = 0.85
 GAINS = {
     _STARTUP: Gains(pacing=2.77, window=2.0, longterm=math.inf),
     _DRAIN: Gains(pacing=0.5, window=2.0, longterm=math.inf),
-    _DOWN: Gains(pacing=0.9, window=2.0, longterm=1.0),
-    _CRUISE: Gains(pacing=1.0, window=2.0, longterm=_HEADROOM),
+    _DOWN: Gains(pacing=0.9, window=2.0, longterm=1.0, drain=0.2),
+    _CRUISE: Gains(pacing=1.0, window=2.0, longterm=_HEADROOM, drain=0.1),
     _REFILL: Gains(pacing=1.0, window=2.0, longterm=1.0),
     _UP: Gains(pacing=1.25, window=2.25, longterm=1.0),
     _PROBE_RTT: Gains(pacing=1.0, window=0.5, longterm=_HEADROOM),
@@ -122,6 +130,11 @@ QUEUE_TOLERATED = 0.1
 round is delayed longer, there is a standing queue."""
 _STARTUP_QUEUE = 0.5
 """The same in STARTUP."""
+QUEUE_GAIN = 0.5
+"""Share of a queue that DOWN and CRUISE drain in each round. The queue is seen a round later, so a
+larger share would oscillate."""
+_QUEUE_NOISE = 0.001
+"""Seconds of delay that are not drained: those of delayed acknowledgements."""
 _QUEUED_ROUNDS = 3
 """Consecutive rounds that must show a queue, because a busy host also causes a short delay."""
 _QUEUE_SAMPLES = 4
@@ -142,6 +155,9 @@ _PROBE_ROUNDS = 63
 """Maximum rounds between two bandwidth probes; fewer if fewer datagrams are in flight. Reno grows
 by that amount in that time (5.3.3.5.1)."""
 
+_AVERAGED_ROUNDS = 3
+"""The bandwidth is at most the average rate of that many rounds, plus the current one. A single
+sample is too high if acknowledgements come late and together."""
 _RECENT_ROUNDS = 6
 """Rounds whose best one is the rate that this sender gets. The host may be busy in the others."""
 _MIN_CYCLE = 0.5
@@ -167,8 +183,14 @@ _UP_MAX_ROUNDS = 6
 _UP_GROWTH = 1.1
 _UP_FREE = 1.2
 """Growth of the bandwidth that shows that UP takes nothing from other senders."""
-_UP_ROUNDS = 2
+_UP_ROUNDS = 3
 """Rounds of UP without a growth of _UP_GROWTH after which it ends."""
+_UP_QUEUE = 1 / 16
+"""Queueing delay that ends UP, as QUEUE_TOLERATED. UP sends more than the path delivers, so the
+queue would become longer by a quarter of a round trip in each further round."""
+_UP_SAMPLES = 8
+"""Consecutive round-trip samples that must show that delay, because acknowledgements that come
+together were delayed by different times."""
 _DOWN_ROUNDS = 4
 """Maximum rounds of DOWN, because a queue of other senders does not disappear."""
 
@@ -232,6 +254,9 @@ class Bbr:
         self._round_rtts = 0
         self._round_at = -math.inf
         self._round_delivered = 0
+        self._round_starts: deque[tuple[float, int]] = deque(maxlen=_AVERAGED_ROUNDS)
+        """Time and delivered bytes at the start of the last rounds with enough data."""
+        self._latest_rtts: deque[float] = deque(maxlen=_UP_SAMPLES)
         self._queue = 0.0
         """Queueing delay in seconds of the fastest datagram of the last round."""
         self._queues: deque[float] = deque([0.0], maxlen=_QUEUED_ROUNDS)
@@ -317,7 +342,7 @@ class Bbr:
         self._count_round(sample)
         if ack.rtt is not None:
             self._take_rtt(ack.rtt, ack.now)
-        self._take_bandwidth(sample)
+        self._take_bandwidth(sample, ack.now)
         self._take_aggregation(ack)
         self._take_loss(ack, sample)
         if self._is_round_start:
@@ -364,11 +389,13 @@ class Bbr:
             self._recent.advance()
             self._recent.update((delivered - self._round_delivered) / elapsed)
         self._round_at, self._round_delivered = now, delivered
+        self._round_starts.append((now, delivered))
 
     def _take_rtt(self, rtt: float, now: float) -> None:
         """Updates the minimum round trip and starts PROBE_RTT when it is due (5.3.4.3, 5.5.7)."""
         self._round_rtt = min(self._round_rtt, rtt)
         self._round_rtts += 1
+        self._latest_rtts.append(rtt)
         probe, minimum = self._probe_min_rtt, self._min_rtt
         probe.confirm(rtt, now, _MIN_RTT_TOLERANCE)
         minimum.confirm(rtt, now, _MIN_RTT_TOLERANCE)
@@ -379,10 +406,18 @@ class Bbr:
         if probe.value < minimum.value or minimum.is_expired(now):
             minimum.value, minimum.at = probe.value, probe.at
 
-    def _take_bandwidth(self, sample: RateSample) -> None:
+    def _take_bandwidth(self, sample: RateSample, now: float) -> None:
         """Updates the maximum bandwidth (5.5.5)."""
-        if sample.rate and (not sample.is_app_limited or sample.rate >= self._bandwidths.value):
-            self._bandwidths.update(sample.rate)
+        starts = self._round_starts
+        if sample.is_app_limited:
+            starts.clear()
+        rate = sample.rate
+        if self._bounds.is_full and len(starts) == _AVERAGED_ROUNDS and not self._is_short:
+            at, delivered = starts[0]
+            if now > at:
+                rate = min(rate, (self._delivery.delivered - delivered) / (now - at))
+        if rate and (not sample.is_app_limited or rate >= self._bandwidths.value):
+            self._bandwidths.update(rate)
 
     def _take_aggregation(self, ack: Ack) -> None:
         """Measures the bytes acknowledged in one burst beyond the expected ones (5.5.9)."""
@@ -584,13 +619,13 @@ class Bbr:
 
     def _in_up(self, ack: Ack) -> None:
         self._raise_longterm(ack)
-        if not self._is_round_start:
-            return
-        self._up_rounds += 1
-        before = self._queue_before if self._is_contested else 0.0
+        self._up_rounds += self._is_round_start
         is_free = self._bandwidths.value >= self._full_bandwidth * _UP_FREE
-        if self._queue > before + self._tolerated(QUEUE_TOLERATED) and not is_free:
+        before = self._queue_before if self._is_contested else 0.0
+        if self._up_queue() > before + self._tolerated(_UP_QUEUE) and not is_free:
             self._begin_down(ack.now)
+            return
+        if not self._is_round_start:
             return
         is_bound = self._window >= self._bounds.longterm and self._up_rounds < _UP_MAX_ROUNDS
         if self._state_rounds < _UP_ROUNDS or is_bound:
@@ -600,6 +635,14 @@ class Bbr:
             self._state_rounds = 0
         else:
             self._begin_down(ack.now)
+
+    def _up_queue(self) -> float:
+        """The queueing delay in seconds that UP has caused so far."""
+        rtts = self._latest_rtts
+        if not self._state_rounds or len(rtts) < _UP_SAMPLES:
+            return 0.0
+        queue = min(rtts) - self._min_rtt.value
+        return max(queue, self._queue) if self._is_round_start else queue
 
     def _raise_longterm(self, ack: Ack) -> None:
         """Raises the long-term bound, by more in each round (5.3.3.4)."""
@@ -677,6 +720,9 @@ class Bbr:
         is_short = minimum < HOST_DELAY
         if is_short:
             gain = max(gain, _UP_PACING)  # the window is the limit
+        elif self._gains.drain and not self._is_contested:
+            queue = max(self._queue - _QUEUE_NOISE, 0.0)
+            gain -= min(QUEUE_GAIN * queue / minimum, self._gains.drain)
         rate = gain * self.bandwidth * _PACING_MARGIN
         least = INITIAL_WINDOW * self.datagram_size / max(minimum, 0.001)
         if self._bounds.is_full:

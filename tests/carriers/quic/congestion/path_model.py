@@ -26,7 +26,9 @@ class Path:
     """The parameters of a path.
 
     `queue` is in seconds at the rate of the path, `loss` a probability, `late` the maximum delay of
-    timers, and `mark` the queue in seconds above which datagrams are ECN-marked.
+    timers, and `mark` the queue in seconds above which datagrams are ECN-marked. ACKs reach the
+    sender together, half to one and a half times `aggregation` seconds apart, as on a radio link
+    and at a busy host.
     """
 
     rtt: float
@@ -35,6 +37,7 @@ class Path:
     queue: float = 0.1
     late: float = 0.001
     mark: float = float("inf")
+    aggregation: float = 0.0
 
 
 @dataclass(slots=True)
@@ -96,6 +99,7 @@ class Network:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._free_at = 0.0
+        self._release_at = 0.0
         for flow in flows:
             self._at(flow.starts, lambda flow=flow: self._begin(flow))  # type: ignore[misc]
 
@@ -106,6 +110,20 @@ class Network:
             self.now, _, event = heapq.heappop(events)
             event()
         self.now = until
+
+    @property
+    def queue(self) -> float:
+        """The queueing delay in seconds of a datagram that is sent now."""
+        return max(self._free_at - self.now, 0.0)
+
+    def _ack_time(self, arrival: float) -> float:
+        """The time when an ACK that arrives at this time reaches the sender."""
+        aggregation = self.path.aggregation
+        if not aggregation:
+            return arrival
+        while self._release_at < arrival:
+            self._release_at += aggregation * self._random.uniform(0.5, 1.5)
+        return self._release_at
 
     def _at(self, when: float, event: Callable[[], None]) -> None:
         self._order += 1
@@ -172,11 +190,12 @@ class Network:
             flow.group = group = []
         if not group:
             flow.group_at = at
-            due = at + _ACK_DELAY
-            self._at(due + self.path.rtt / 2, lambda: self._acknowledge(flow, group))
+            due = self._ack_time(at + _ACK_DELAY + self.path.rtt / 2)
+            self._at(due, lambda: self._acknowledge(flow, group))
         group.append(packet)
         if len(group) == _ACK_EVERY:
-            self._at(at + self.path.rtt / 2, lambda: self._acknowledge(flow, group))
+            due = self._ack_time(at + self.path.rtt / 2)
+            self._at(due, lambda: self._acknowledge(flow, group))
 
     def _acknowledge(self, flow: Flow, group: list[_Sent]) -> None:
         if group[0].acknowledged:
