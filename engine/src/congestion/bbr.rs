@@ -81,11 +81,14 @@ const MUCH_LOWER: f64 = 0.7;
 const RETURN_ROUNDS: i64 = 3;
 const CONTEST_ROUNDS: (i64, i64) = (8, 32);
 
+const SHARED_ROUNDS: i64 = 128;
+
 const UP_FIRST_GROWTH: f64 = 1.0 / 16.0;
 const UP_MAX_ROUNDS: u32 = 6;
 const UP_GROWTH: f64 = 1.1;
 const UP_FREE: f64 = 1.2;
 const UP_ROUNDS: u32 = 3;
+const UP_SHARED_ROUNDS: u32 = 2;
 const UP_QUEUE: f64 = 1.0 / 16.0;
 const UP_SAMPLES: usize = 8;
 const DOWN_ROUNDS: u32 = 4;
@@ -164,6 +167,7 @@ pub struct Bbr {
     contested_until: i64,
     yielded_at: i64,
     contest_rounds: i64,
+    shared_until: i64,
 
     probe_rtt_end: Option<f64>,
     window_before: f64,
@@ -220,6 +224,7 @@ impl Bbr {
             contested_until: 0,
             yielded_at: -RETURN_ROUNDS,
             contest_rounds: CONTEST_ROUNDS.0,
+            shared_until: 0,
             probe_rtt_end: None,
             window_before: 0.0,
         }
@@ -288,7 +293,7 @@ impl Bbr {
         }
         let mut rate = sample.rate;
         let has_average = self.round_starts.len() == AVERAGED_ROUNDS && !self.is_short();
-        if self.bounds.is_full && has_average {
+        if self.bounds.is_full && has_average && !self.is_shared() {
             let (at, delivered) = self.round_starts[0];
             if now > at {
                 rate = rate.min((self.delivery.delivered - delivered) / (now - at));
@@ -486,6 +491,7 @@ impl Bbr {
 
     fn contest(&mut self) {
         self.contested_until = self.rounds + self.contest_rounds;
+        self.shared_until = self.contested_until + SHARED_ROUNDS;
         self.contest_rounds = (2 * self.contest_rounds).min(CONTEST_ROUNDS.1);
     }
 
@@ -528,6 +534,11 @@ impl Bbr {
         self.rounds < self.contested_until
     }
 
+    /// Whether other senders caused a queue recently.
+    fn is_shared(&self) -> bool {
+        self.rounds < self.shared_until
+    }
+
     fn in_refill(&mut self) {
         if self.is_round_start && self.state_rounds >= 1 {
             self.up_rounds = 0;
@@ -543,15 +554,17 @@ impl Bbr {
         self.up_rounds += u32::from(self.is_round_start);
         let is_free = self.bandwidths.value >= self.full_bandwidth * UP_FREE;
         let before = if self.is_contested() { self.queue_before } else { 0.0 };
-        if self.up_queue() > before + self.tolerated(UP_QUEUE) && !is_free {
+        let share = if self.is_shared() { QUEUE_TOLERATED } else { UP_QUEUE };
+        if self.up_queue() > before + self.tolerated(share) && !is_free {
             self.begin_down(ack.now);
             return;
         }
         if !self.is_round_start {
             return;
         }
+        let rounds = if self.is_shared() { UP_SHARED_ROUNDS } else { UP_ROUNDS };
         let is_bound = self.window >= self.bounds.longterm && self.up_rounds < UP_MAX_ROUNDS;
-        if self.state_rounds < UP_ROUNDS || is_bound {
+        if self.state_rounds < rounds || is_bound {
             return;
         }
         if self.bandwidths.value >= self.full_bandwidth * UP_GROWTH {
@@ -564,6 +577,9 @@ impl Bbr {
 
     /// Seconds of queueing that UP has caused so far.
     fn up_queue(&self) -> f64 {
+        if self.is_shared() {
+            return if self.is_round_start { self.queue } else { 0.0 };
+        }
         if self.state_rounds == 0 || self.latest_rtts.len() < UP_SAMPLES {
             return 0.0;
         }

@@ -19,6 +19,9 @@ product (BDP). Section numbers below refer to the draft. Differences from the dr
 - UP ends as soon as the round trips show a queue, instead of after a round with a larger flight.
 - After STARTUP, a rate sample counts at most as the average rate of the last rounds. Samples that
   are too high because of aggregated acknowledgements would otherwise accumulate in the maximum.
+- The last two rules apply only while no other sender causes a queue, the draining only while the
+  queue is not contested. They would leave the path to senders that fill its queue, for example
+  CUBIC and BBRv1.
 - STARTUP continues while the rate grows, regardless of loss and queues: other senders may be the
   cause.
 - The window includes HOST_DELAY seconds, the delay that event loops and timers add at both ends.
@@ -175,6 +178,9 @@ _RETURN_ROUNDS = 3
 _CONTEST_ROUNDS = (8, 32)
 """Rounds without yielding after a yield had no effect: the initial and the maximum number."""
 
+_SHARED_ROUNDS = 128
+"""Rounds after that for which the path counts as shared."""
+
 _UP_FIRST_GROWTH = 1 / 16
 """Share of the acknowledged bytes by which UP raises the bound in its first round. The share
 doubles in each further round."""
@@ -183,8 +189,9 @@ _UP_MAX_ROUNDS = 6
 _UP_GROWTH = 1.1
 _UP_FREE = 1.2
 """Growth of the bandwidth that shows that UP takes nothing from other senders."""
-_UP_ROUNDS = 3
-"""Rounds of UP without a growth of _UP_GROWTH after which it ends."""
+_UP_ROUNDS, _UP_SHARED_ROUNDS = 3, 2
+"""Rounds of UP without a growth of _UP_GROWTH after which it ends. The second value applies on a
+shared path, where single rate samples count."""
 _UP_QUEUE = 1 / 16
 """Queueing delay that ends UP, as QUEUE_TOLERATED. UP sends more than the path delivers, so the
 queue would become longer by a quarter of a round trip in each further round."""
@@ -292,6 +299,7 @@ class Bbr:
         self._contested_until = 0
         self._yielded_at = -_RETURN_ROUNDS
         self._contest_rounds = _CONTEST_ROUNDS[0]
+        self._shared_until = 0
 
         self._probe_rtt_end: float | None = None
         self._window_before = 0.0
@@ -412,7 +420,8 @@ class Bbr:
         if sample.is_app_limited:
             starts.clear()
         rate = sample.rate
-        if self._bounds.is_full and len(starts) == _AVERAGED_ROUNDS and not self._is_short:
+        has_average = len(starts) == _AVERAGED_ROUNDS and not self._is_short
+        if self._bounds.is_full and has_average and not self._is_shared:
             at, delivered = starts[0]
             if now > at:
                 rate = min(rate, (self._delivery.delivered - delivered) / (now - at))
@@ -571,6 +580,7 @@ class Bbr:
     def _contest(self) -> None:
         """Disables yielding for some rounds, because it had no effect."""
         self._contested_until = self._rounds + self._contest_rounds
+        self._shared_until = self._contested_until + _SHARED_ROUNDS
         self._contest_rounds = min(2 * self._contest_rounds, _CONTEST_ROUNDS[1])
 
     def _yield(self) -> None:
@@ -610,6 +620,11 @@ class Bbr:
         """Whether a queue counts as caused by other senders."""
         return self._rounds < self._contested_until
 
+    @property
+    def _is_shared(self) -> bool:
+        """Whether other senders caused a queue recently."""
+        return self._rounds < self._shared_until
+
     def _in_refill(self, ack: Ack) -> None:
         if self._is_round_start and self._state_rounds >= 1:
             self._up_rounds = 0
@@ -622,13 +637,15 @@ class Bbr:
         self._up_rounds += self._is_round_start
         is_free = self._bandwidths.value >= self._full_bandwidth * _UP_FREE
         before = self._queue_before if self._is_contested else 0.0
-        if self._up_queue() > before + self._tolerated(_UP_QUEUE) and not is_free:
+        share = QUEUE_TOLERATED if self._is_shared else _UP_QUEUE
+        if self._up_queue() > before + self._tolerated(share) and not is_free:
             self._begin_down(ack.now)
             return
         if not self._is_round_start:
             return
         is_bound = self._window >= self._bounds.longterm and self._up_rounds < _UP_MAX_ROUNDS
-        if self._state_rounds < _UP_ROUNDS or is_bound:
+        rounds = _UP_SHARED_ROUNDS if self._is_shared else _UP_ROUNDS
+        if self._state_rounds < rounds or is_bound:
             return
         if self._bandwidths.value >= self._full_bandwidth * _UP_GROWTH:
             self._full_bandwidth = self._bandwidths.value
@@ -638,6 +655,8 @@ class Bbr:
 
     def _up_queue(self) -> float:
         """The queueing delay in seconds that UP has caused so far."""
+        if self._is_shared:
+            return self._queue if self._is_round_start else 0.0
         rtts = self._latest_rtts
         if not self._state_rounds or len(rtts) < _UP_SAMPLES:
             return 0.0

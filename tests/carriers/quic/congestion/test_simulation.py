@@ -68,6 +68,53 @@ def test_bbr_fills_the_line_and_makes_no_standing_queue(
     assert round_trip <= 1.3
 
 
+def queues(flow: Flow, path: Path, since: float, until: float) -> list[float]:
+    """The queueing delays that a small message finds, each millisecond, in ascending order."""
+    network = Network(path, [flow])
+    network.run(since)
+    found = []
+    while network.now < until:
+        network.run(network.now + 0.001)
+        found.append(network.queue)
+    return sorted(found)
+
+
+@pytest.mark.parametrize("aggregation", [0.0, 0.002])
+@pytest.mark.parametrize(("rtt", "mbit", "loss"), [(0.05, 50, 0.005), (0.1, 50, 0.001)])
+def test_small_messages_find_a_short_queue(
+    rtt: float, mbit: int, loss: float, aggregation: float
+) -> None:
+    path = Path(rtt, mbit * MBIT, loss, queue=2 * rtt, late=0.002, aggregation=aggregation)
+    flow = Flow(bbr())
+    found = queues(flow, path, 3, 9)
+    assert found[len(found) // 2] <= 0.005
+    assert found[len(found) * 99 // 100] <= rtt + 0.02
+    assert flow.throughput(3, 9) >= 0.95 * path.rate
+
+
+@pytest.mark.parametrize("rtt", [0.05, 0.1])
+def test_acknowledgements_that_come_together_do_not_raise_the_bandwidth(rtt: float) -> None:
+    controller = bbr()
+    path = Path(rtt, 50 * MBIT, queue=2 * rtt, late=0.002, aggregation=0.01)
+    found = queues(Flow(controller), path, 3, 12)
+    assert controller.bandwidth <= 1.1 * path.rate
+    assert found[len(found) // 2] <= 0.01
+
+
+def test_short_bursts_of_an_application_do_not_lower_the_bandwidth() -> None:
+    controller = bbr()
+    flow = Flow(controller)
+    path = Path(0.05, 50 * MBIT)
+    network = Network(path, [flow])
+    network.run(3)
+    for _ in range(10):  # a fifth of a second of data each second
+        flow.starts, flow.limit = network.now - flow.sent / (10 * path.rate), 10 * path.rate
+        network.run(network.now + 0.2)
+        flow.starts, flow.limit = network.now - flow.sent / 1.0, 1.0
+        network.run(network.now + 0.8)
+    assert controller.bandwidth >= 0.8 * path.rate
+
+
 @pytest.mark.parametrize("late", [0.0, 0.002, 0.004, 0.008])
 def test_late_timers_cost_no_throughput(late: float) -> None:
     path = Path(0.02, 100 * MBIT, loss=0.001, late=late)
