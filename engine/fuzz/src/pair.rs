@@ -99,6 +99,7 @@ pub struct End<'py> {
     is_listener: bool,
     /// What `received` may become.
     limit: u64,
+    received: u64,
     bytes_in: usize,
     bytes_out: usize,
     paths: usize,
@@ -106,7 +107,7 @@ pub struct End<'py> {
 
 impl<'py> End<'py> {
     fn new(core: Bound<'py, PyAny>, is_listener: bool) -> Self {
-        Self { core, is_listener, limit: WINDOW, bytes_in: 0, bytes_out: 0, paths: 0 }
+        Self { core, is_listener, limit: WINDOW, received: 0, bytes_in: 0, bytes_out: 0, paths: 0 }
     }
 
     pub fn take_path(&mut self, host: &str, port: u16) {
@@ -117,11 +118,6 @@ impl<'py> End<'py> {
 
     fn get<T: for<'a> FromPyObject<'a, 'py>>(&self, name: &str) -> T {
         self.core.getattr(name).unwrap().extract().map_err(|_| name).unwrap()
-    }
-
-    /// The value of a call that cannot fail.
-    pub fn ask<T: for<'a> FromPyObject<'a, 'py>>(&self, name: &str) -> T {
-        self.core.call_method0(name).unwrap().extract().map_err(|_| name).unwrap()
     }
 
     pub fn ids(&self) -> Vec<Vec<u8>> {
@@ -135,12 +131,21 @@ impl<'py> End<'py> {
 
     pub fn grant(&mut self, credit: u64) {
         self.call("grant", (credit,));
-        self.limit = self.limit.max(self.ask::<u64>("received") + credit);
+        self.limit = self.limit.max(self.received + credit);
     }
 
     pub fn receive(&mut self, data: &[u8], size: usize, now: f64) {
         self.bytes_in += data.len();
         self.call("receive", (PyBytes::new(self.core.py(), data), size, now));
+    }
+
+    /// Takes what has arrived. Returns how many bytes that are in all.
+    pub fn drain(&mut self) -> u64 {
+        if let Ok(answer) = self.core.call_method0("drain") {
+            self.received = answer.get_item(1).unwrap().extract().unwrap();
+        }
+        assert!(self.received <= self.limit, "{} bytes of {}", self.received, self.limit);
+        self.received
     }
 
     /// Takes what the end has to send, and checks the limits.
@@ -161,10 +166,11 @@ impl<'py> End<'py> {
                 self.bytes_in
             );
         }
-        let _ = self.core.call_method0("drain");
-        let received: u64 = self.ask("received");
-        assert!(received <= self.limit, "{received} bytes of {}", self.limit);
-        let timer: Option<f64> = self.ask("timer");
+        self.drain();
+        let progress = answer.get_item(1).unwrap();
+        let rate: f64 = progress.get_item(2).unwrap().extract().unwrap();
+        let timer: Option<f64> = progress.get_item(6).unwrap().extract().unwrap();
+        assert!(rate >= 0.0);
         assert!(timer.is_none_or(f64::is_finite));
         batches.into_iter().map(|(data, size, _)| (data, size)).collect()
     }
@@ -303,7 +309,7 @@ mod tests {
             let now = pair.now;
             pair.ends[LISTENER].receive(&data, data.len(), now);
             pair.ends[LISTENER].transmit(now);
-            assert_eq!(pair.ends[LISTENER].ask::<u64>("received"), 3);
+            assert_eq!(pair.ends[LISTENER].drain(), 3);
 
             let mut pair = Pair::new(py, Phase::Answered);
             let keys = Keys::initial(&pair.original, true);

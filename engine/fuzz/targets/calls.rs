@@ -107,21 +107,10 @@ fn perform(end: &mut End<'_>, call: &Call, now: f64) {
 
 /// Calls everything that only tells.
 fn look(end: &End<'_>) {
-    let rate: f64 = end.ask("pacing_rate");
-    assert!(rate >= 0.0);
-    for name in [
-        "acknowledged",
-        "sent",
-        "round_trip",
-        "least_round_trip",
-        "capacity",
-        "datagrams_sent",
-        "datagrams_lost",
-        "certificates",
-    ] {
+    for name in ["round_trip", "capacity", "datagrams_sent", "datagrams_lost", "certificates"] {
         end.core.call_method0(name).unwrap();
     }
-    for name in ["closed", "path", "cipher", "peer_idle_timeout", "datagram_size", "has_more"] {
+    for name in ["closed", "path", "cipher", "peer_idle_timeout"] {
         end.core.getattr(name).unwrap();
     }
 }
