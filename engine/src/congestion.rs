@@ -56,6 +56,9 @@ pub trait Controller: Send + Sync {
 
     fn on_ack(&mut self, ack: &Ack);
 
+    /// `size` bytes that were declared lost are acknowledged.
+    fn on_spurious_loss(&mut self, now: f64, size: f64);
+
     fn on_persistent_congestion(&mut self);
 }
 

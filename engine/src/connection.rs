@@ -75,8 +75,8 @@ impl Connection {
         self.checked()
     }
 
-    fn receive(&mut self, data: &[u8], size: usize, now: f64) -> PyResult<()> {
-        self.run((), |live| live.receive(data, size, now));
+    fn receive(&mut self, data: &[u8], size: usize, now: f64, ecn: u8) -> PyResult<()> {
+        self.run((), |live| live.receive(data, size, now, ecn));
         self.checked()
     }
 

@@ -18,6 +18,7 @@ use crate::congestion::rate_sample::SendState;
 use crate::congestion::reno::Reno;
 use crate::congestion::resume::CarefulResume;
 use crate::congestion::{Ack, Chance, Controller, controller};
+use crate::late::{Late, Lost, RoundTrips};
 use crate::sent::SharedSent;
 
 /// Bursts whose state is kept, at most.
@@ -59,10 +60,15 @@ pub struct Control {
     newest_acked: Option<Instant>,
     acknowledged: f64,
     lost: f64,
+    /// Packets reported with CE.
     marked: f64,
+    late: Late,
+    datagram_size: f64,
     newest: Option<(Instant, SendState)>,
     newest_lost: Option<(Instant, SendState)>,
     rtt: Option<f64>,
+    latest_rtt: f64,
+    smoothed_rtt: f64,
     min_rtt: f64,
 }
 
@@ -89,9 +95,13 @@ impl Control {
             acknowledged: 0.0,
             lost: 0.0,
             marked: 0.0,
+            late: Late::default(),
+            datagram_size,
             newest: None,
             newest_lost: None,
             rtt: None,
+            latest_rtt: 0.0,
+            smoothed_rtt: 0.0,
             min_rtt: f64::INFINITY,
         })
     }
@@ -108,6 +118,7 @@ impl Control {
     fn set_datagram_size(&mut self, size: f64) {
         self.controller.set_datagram_size(size);
         self.pacer.datagram_size = size;
+        self.datagram_size = size;
     }
 
     fn window(&self) -> u64 {
@@ -144,6 +155,7 @@ impl Control {
 
     /// Datagrams of `size` bytes that may leave now.
     pub fn room(&mut self, now: Instant, size: usize) -> Room {
+        self.sent.lock().unwrap().forget_departed();
         let size = size as f64;
         let paced = self.pacer.room(self.time(now));
         self.gate = if paced > 0.0 { Gate::Window } else { Gate::Closed };
@@ -177,21 +189,54 @@ impl Control {
 
     /// Tells the controller what the last datagram or timer brought.
     pub fn settle(&mut self, now: Instant) {
+        self.take_acks(now);
+        self.take_overdue(now);
         if self.acknowledged == 0.0 && self.lost == 0.0 && self.marked == 0.0 {
             return;
         }
         let now = self.time(now);
+        let marked = std::mem::take(&mut self.marked) * self.datagram_size;
         self.controller.on_ack(&Ack {
             now,
+            ecn_ce: marked.min(self.acknowledged),
             acknowledged: std::mem::take(&mut self.acknowledged),
             lost: std::mem::take(&mut self.lost),
             in_flight: self.in_flight,
             newest: self.newest.take().map(|(_, state)| state),
             newest_lost: self.newest_lost.take().map(|(_, state)| state),
             rtt: self.rtt.take(),
-            ecn_ce: std::mem::take(&mut self.marked),
         });
         self.pacer.set_rate(self.controller.pacing_rate(), now);
+    }
+
+    /// Looks for late packets among those that the last ACK frames acknowledge.
+    fn take_acks(&mut self, now: Instant) {
+        let ranges = self.sent.lock().unwrap().take_acks();
+        if ranges.is_empty() {
+            return;
+        }
+        let late = self.late.on_acks(&ranges);
+        if late > 0.0 {
+            self.controller.on_spurious_loss(self.time(now), late);
+        }
+    }
+
+    fn take_overdue(&mut self, now: Instant) {
+        let trips = RoundTrips {
+            latest: self.latest_rtt,
+            smoothed: self.smoothed_rtt,
+            least: self.min_rtt,
+        };
+        let overdue = self.late.take_overdue(now, trips);
+        self.report(overdue);
+    }
+
+    fn report(&mut self, lost: Lost) {
+        let Some((bytes, sent)) = lost else { return };
+        self.lost += bytes;
+        if let Some(state) = self.states.get(&sent) {
+            self.newest_lost = Some((sent, *state));
+        }
     }
 
     fn time(&self, now: Instant) -> f64 {
@@ -199,8 +244,15 @@ impl Control {
     }
 
     fn on_sent(&mut self, now: Instant, bytes: u64) {
-        if self.sent.lock().unwrap().take_eliciting() == Some(false) {
+        let (eliciting, departed) = {
+            let mut sent = self.sent.lock().unwrap();
+            (sent.take_eliciting(), sent.take_departed())
+        };
+        if eliciting == Some(false) {
             return; // acknowledgements are not in flight
+        }
+        for (number, size) in departed {
+            self.late.on_sent(number, size as f64, now);
         }
         let size = bytes as f64;
         let state = self.controller.on_sent(self.time(now), self.in_flight, size);
@@ -222,27 +274,30 @@ impl Control {
             self.newest_acked = Some(sent);
             let rtt = now.saturating_duration_since(sent).as_secs_f64();
             self.rtt = Some(rtt);
+            self.latest_rtt = rtt;
+            let old = if self.smoothed_rtt == 0.0 { rtt } else { self.smoothed_rtt };
+            self.smoothed_rtt = old + (rtt - old) / 8.0;
             self.min_rtt = self.min_rtt.min(rtt);
         }
     }
 
-    fn on_acks_ended(&mut self, in_flight: u64) {
+    fn on_acks_ended(&mut self, now: Instant, in_flight: u64) {
+        self.take_acks(now);
         self.in_flight = in_flight as f64;
         if in_flight == 0 {
             self.states.clear();
+            self.late.on_empty();
         }
     }
 
     fn on_lost(&mut self, sent: Instant, is_persistent: bool, bytes: u64) {
         if bytes == 0 {
-            self.marked += 1.0;
+            self.marked += self.sent.lock().unwrap().take_marks().max(1) as f64;
             return;
         }
-        self.lost += bytes as f64;
         self.in_flight = (self.in_flight - bytes as f64).max(0.0);
-        if let Some(state) = self.states.get(&sent) {
-            self.newest_lost = Some((sent, *state));
-        }
+        let lost = self.late.on_lost(sent, bytes as f64);
+        self.report(lost);
         if is_persistent {
             self.controller.on_persistent_congestion();
         }
@@ -277,8 +332,8 @@ impl QuinnController for Handle {
         self.0.lock().unwrap().on_packet_acked(now, sent, bytes);
     }
 
-    fn on_end_acks(&mut self, _: Instant, in_flight: u64, _: bool, _: Option<u64>) {
-        self.0.lock().unwrap().on_acks_ended(in_flight);
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, _: bool, _: Option<u64>) {
+        self.0.lock().unwrap().on_acks_ended(now, in_flight);
     }
 
     fn on_congestion_event(

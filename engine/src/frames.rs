@@ -2,13 +2,36 @@
 
 use bytes::Buf;
 
+/// An ACK frame (RFC 9000, 19.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Frame {
+pub struct Ack<'a> {
+    largest: u64,
+    /// Ranges after the first one.
+    pub others: u64,
+    ranges: &'a [u8],
+    /// The ECN-CE count; 0 without ECN counts.
+    pub ce: u64,
+}
+
+impl Ack<'_> {
+    /// The ranges of packet numbers in descending order, both ends included, up to an invalid one.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        let mut fields = self.ranges;
+        let mut next = Some(self.largest);
+        std::iter::from_fn(move || {
+            let last = next?;
+            let first = last.checked_sub(varint(&mut fields)?)?;
+            next = varint(&mut fields).and_then(|gap| first.checked_sub(gap.checked_add(2)?));
+            Some((first, last))
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
     /// PADDING frames in a row.
     Padding,
-    Ack {
-        ranges: u64,
-    },
+    Ack(Ack<'a>),
     Stream {
         stream: u64,
         end: u64,
@@ -18,16 +41,16 @@ pub enum Frame {
     Other(u64),
 }
 
-impl Frame {
+impl Frame<'_> {
     /// Whether it wants an acknowledgement (RFC 9000, 13.2).
     pub fn is_eliciting(&self) -> bool {
-        !matches!(self, Self::Padding | Self::Ack { .. } | Self::Close)
+        !matches!(self, Self::Padding | Self::Ack(_) | Self::Close)
     }
 
     /// The relative cost of processing it, including the response.
     pub fn weight(&self) -> u64 {
         match self {
-            Self::Ack { ranges } => 4 + ranges / 4,
+            Self::Ack(ack) => 4 + ack.others / 4,
             Self::Stream { .. } | Self::Other(0x05 | 0x06) => 2,
             Self::Other(0x18 | 0x19) => 4,
             Self::Other(0x1a) => 8,
@@ -39,10 +62,10 @@ impl Frame {
 /// Iterates over the frames of a packet, up to one that is truncated or unknown.
 pub struct Frames<'a>(pub &'a [u8]);
 
-impl Iterator for Frames<'_> {
-    type Item = Frame;
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
 
-    fn next(&mut self) -> Option<Frame> {
+    fn next(&mut self) -> Option<Frame<'a>> {
         let frames = &mut self.0;
         let kind = varint(frames)?;
         Some(match kind {
@@ -88,7 +111,7 @@ fn skip_other(frames: &mut &[u8], kind: u64) -> Option<()> {
     }
 }
 
-fn read_stream(frames: &mut &[u8], kind: u64) -> Option<Frame> {
+fn read_stream<'a>(frames: &mut &'a [u8], kind: u64) -> Option<Frame<'a>> {
     let stream = varint(frames)?;
     let offset = if kind & 0x04 != 0 { varint(frames)? } else { 0 };
     let length = if kind & 0x02 != 0 { varint(frames)? } else { frames.remaining() as u64 };
@@ -96,14 +119,19 @@ fn read_stream(frames: &mut &[u8], kind: u64) -> Option<Frame> {
     Some(Frame::Stream { stream, end: offset + length })
 }
 
-fn read_ack(frames: &mut &[u8], has_ecn: bool) -> Option<Frame> {
-    skip_varints(frames, 2)?;
-    let ranges = varint(frames)?;
-    skip_varints(frames, 1 + 2 * ranges)?;
+fn read_ack<'a>(frames: &mut &'a [u8], has_ecn: bool) -> Option<Frame<'a>> {
+    let largest = varint(frames)?;
+    skip_varints(frames, 1)?;
+    let others = varint(frames)?;
+    let start = *frames;
+    skip_varints(frames, 1 + 2 * others)?;
+    let ranges = &start[..start.len() - frames.len()];
+    let mut ce = 0;
     if has_ecn {
-        skip_varints(frames, 3)?;
+        skip_varints(frames, 2)?;
+        ce = varint(frames)?;
     }
-    Some(Frame::Ack { ranges })
+    Some(Frame::Ack(Ack { largest, others, ranges, ce }))
 }
 
 fn varint(frames: &mut &[u8]) -> Option<u64> {
@@ -146,7 +174,7 @@ mod tests {
         assert_eq!(
             frames,
             [
-                Frame::Ack { ranges: 1 },
+                Frame::Ack(Ack { largest: 5, others: 1, ranges: &[0, 0, 2], ce: 0 }),
                 Frame::Other(0x10),
                 Frame::Other(0x18),
                 Frame::Padding,
@@ -154,6 +182,18 @@ mod tests {
                 Frame::Stream { stream: 0, end: 3 },
             ]
         );
+    }
+
+    #[test]
+    fn ranges_are_read_up_to_an_invalid_one() {
+        let ranges = |packet: &[u8]| match Frames(packet).next() {
+            Some(Frame::Ack(ack)) => (ack.ranges().collect::<Vec<_>>(), ack.ce),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(ranges(&[0x02, 20, 0, 1, 3, 4, 2]), (vec![(17, 20), (9, 11)], 0));
+        assert_eq!(ranges(&[0x03, 20, 0, 0, 20, 7, 8, 9]), (vec![(0, 20)], 9));
+        assert_eq!(ranges(&[0x02, 20, 0, 2, 3, 4, 2, 8, 0]), (vec![(17, 20), (9, 11)], 0));
+        assert_eq!(ranges(&[0x02, 20, 0, 0, 21]), (vec![], 0));
     }
 
     #[test]

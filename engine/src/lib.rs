@@ -15,6 +15,7 @@ mod frames;
 mod guard;
 mod ids;
 mod incoming;
+mod late;
 mod live;
 mod model;
 mod outgoing;

@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, ConnectionId, DatagramEvent, Dir, Endpoint,
-    EndpointConfig, Event, ServerConfig, Side, StreamEvent, Transmit, VarInt,
+    ClientConfig, Connection, ConnectionHandle, ConnectionId, DatagramEvent, Dir, EcnCodepoint,
+    Endpoint, EndpointConfig, Event, ServerConfig, Side, StreamEvent, Transmit, VarInt,
 };
 
 use crate::address::{Path, Paths};
@@ -63,8 +63,8 @@ pub struct Burst {
 }
 
 /// (acknowledged, sent, pacing rate, round trip, least round trip, datagram size, timer, more to
-/// send, something to drain).
-pub type Progress = (u64, u64, f64, Option<f64>, f64, u16, Option<f64>, bool, bool);
+/// send, something to drain, datagrams are to be sent with ECT(0)).
+pub type Progress = (u64, u64, f64, Option<f64>, f64, u16, Option<f64>, bool, bool, bool);
 
 pub struct Live {
     settings: Arc<Settings>,
@@ -99,6 +99,8 @@ pub struct Live {
     has_more: bool,
     /// The pacer was asked last and let nothing leave.
     is_paced: bool,
+    /// quinn-proto sends with ECT(0) on the path in use.
+    marks: bool,
     out: Vec<u8>,
 }
 
@@ -153,6 +155,7 @@ impl Live {
             clock,
             has_more: false,
             is_paced: false,
+            marks: true,
             out: Vec::new(),
         }
     }
@@ -254,13 +257,14 @@ impl Live {
         self.pump();
     }
 
-    /// Datagrams of `size` bytes, the last maybe shorter.
-    pub fn receive(&mut self, data: &[u8], size: usize, now: f64) {
+    /// Datagrams of `size` bytes, the last maybe shorter, with the same ECN codepoint.
+    pub fn receive(&mut self, data: &[u8], size: usize, now: f64, ecn: u8) {
+        let ecn = EcnCodepoint::from_bits(ecn);
         self.now = self.clock.instant(now);
         for datagram in data.chunks(size.max(1)) {
             self.budget.received += datagram.len() as u64;
             self.budget.last = datagram.len() as u64;
-            self.receive_one(BytesMut::from(datagram));
+            self.receive_one(BytesMut::from(datagram), ecn);
             if self.outgoing.has_too_many_frames() {
                 self.violated(Ending::too_many_frames());
                 return;
@@ -275,13 +279,13 @@ impl Live {
         self.pump();
     }
 
-    fn receive_one(&mut self, data: BytesMut) {
+    fn receive_one(&mut self, data: BytesMut, ecn: Option<EcnCodepoint>) {
         let Some(path) = self.paths.get(self.path) else { return };
         if self.active.is_none() {
             self.prepare_listener(&path);
         }
         let mut answer = Vec::new();
-        match self.endpoint.handle(self.now, path.remote, path.local, None, data, &mut answer) {
+        match self.endpoint.handle(self.now, path.remote, path.local, ecn, data, &mut answer) {
             Some(DatagramEvent::ConnectionEvent(_, event)) => {
                 if let Some((_, connection)) = &mut self.active {
                     connection.handle_event(event);
@@ -527,6 +531,11 @@ impl Live {
             self.control.lock().unwrap().open();
             transmit = connection.poll_transmit(at, 1, &mut self.out);
         }
+        if let Some(transmit) = &transmit
+            && transmit.destination == connection.remote_address()
+        {
+            self.marks = transmit.ecn.is_some();
+        }
         let mut control = self.control.lock().unwrap();
         match &transmit {
             Some(transmit) => control.on_departed(transmit.size),
@@ -580,6 +589,7 @@ impl Live {
             self.timer(),
             self.has_more,
             !self.happened.is_empty() || self.incoming.has_readable(),
+            self.marks,
         )
     }
 
@@ -656,7 +666,7 @@ impl Live {
     /// Whether a datagram is a stateless reset of the peer; then the connection has ended.
     pub fn is_reset(&mut self, data: &[u8], now: f64) -> bool {
         self.now = self.clock.instant(now).max(self.now);
-        self.receive_one(BytesMut::from(data));
+        self.receive_one(BytesMut::from(data), None);
         self.pump();
         self.ending.as_ref().is_some_and(|ending| ending.reason == "stateless reset")
     }

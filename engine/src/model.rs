@@ -64,6 +64,10 @@ impl ControllerModel {
         self.0.on_app_limited(in_flight);
     }
 
+    fn on_spurious_loss(&mut self, now: f64, size: f64) {
+        self.0.on_spurious_loss(now, size);
+    }
+
     fn on_persistent_congestion(&mut self) {
         self.0.on_persistent_congestion();
     }

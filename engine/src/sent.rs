@@ -33,6 +33,13 @@ pub struct Sent {
     /// Whether a packet since `take_eliciting` wants an acknowledgement; None if there was none.
     eliciting: Option<bool>,
     owes_ack: bool,
+    /// Numbers and sizes of the 1-RTT packets since `take_departed` that want an acknowledgement.
+    departed: Vec<(u64, usize)>,
+    /// Ranges in the ACK frames of 1-RTT packets since `take_acks`, both ends included.
+    acks: Vec<(u64, u64)>,
+    /// The largest count of CE marks in them, and that at the last `take_marks`.
+    marks: u64,
+    marks_taken: u64,
     bounds: Bounds,
     is_proved: bool,
     /// Weight of the frames that have arrived.
@@ -67,6 +74,27 @@ impl Sent {
         self.eliciting.take()
     }
 
+    /// Drops what is known of a path MTU probe, which is not reported to congestion control.
+    pub fn forget_departed(&mut self) {
+        self.eliciting = None;
+        self.departed.clear();
+    }
+
+    pub fn take_departed(&mut self) -> Vec<(u64, usize)> {
+        std::mem::take(&mut self.departed)
+    }
+
+    pub fn take_acks(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.acks)
+    }
+
+    /// The number of packets that the peer has reported with CE since the last call.
+    pub fn take_marks(&mut self) -> u64 {
+        let marks = self.marks - self.marks_taken;
+        self.marks_taken = self.marks;
+        marks
+    }
+
     /// Whether an ack-eliciting packet has arrived and none has left since.
     pub fn owes_ack(&self) -> bool {
         self.owes_ack
@@ -82,7 +110,8 @@ impl Sent {
         self.has_too_many
     }
 
-    fn read_departing(&mut self, packet: &[u8]) {
+    /// `size` is that of the whole packet `number`.
+    fn read_departing(&mut self, packet: &[u8], number: u64, size: usize) {
         self.owes_ack = false; // quinn-proto adds an ACK frame to every packet
         let mut is_eliciting = false;
         for frame in Frames(packet) {
@@ -92,6 +121,9 @@ impl Sent {
             }
         }
         self.eliciting = Some(self.eliciting.unwrap_or(false) || is_eliciting);
+        if is_eliciting {
+            self.departed.push((number, size));
+        }
     }
 
     /// Returns how many bytes are left without the PADDING frames at the end.
@@ -112,6 +144,12 @@ impl Sent {
             at = packet.len() - frames.0.len();
             weight += frame.weight();
             self.owes_ack |= is_one_rtt && frame.is_eliciting();
+            if let Frame::Ack(ack) = frame
+                && is_one_rtt
+            {
+                self.acks.extend(ack.ranges());
+                self.marks = self.marks.max(ack.ce);
+            }
             if weight > most {
                 self.has_too_many = true;
                 return Err(CryptoError);
@@ -132,7 +170,7 @@ pub struct Watching {
 impl PacketKey for Watching {
     fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
         let end = buf.len() - self.key.tag_len();
-        self.sent.lock().unwrap().read_departing(&buf[header_len..end]);
+        self.sent.lock().unwrap().read_departing(&buf[header_len..end], packet, buf.len());
         self.key.encrypt(packet, buf, header_len);
     }
 
@@ -169,10 +207,11 @@ mod tests {
     #[test]
     fn a_retransmission_counts_once() {
         let mut sent = Sent::default();
-        sent.read_departing(&[0x08, 0, 1, 2, 3]);
-        sent.read_departing(&[0x08, 0, 1, 2, 3]);
+        sent.read_departing(&[0x08, 0, 1, 2, 3], 7, 30);
+        sent.read_departing(&[0x08, 0, 1, 2, 3], 8, 30);
         assert_eq!((sent.total(), sent.take_eliciting()), (3, Some(true)));
         assert_eq!(sent.take_eliciting(), None);
+        assert_eq!(sent.take_departed(), [(7, 30), (8, 30)]);
     }
 
     #[test]
@@ -183,7 +222,9 @@ mod tests {
         assert!(!sent.owes_ack());
         sent.read_arrived(&[&ack[..], &[0x01]].concat(), true).unwrap();
         assert!(sent.owes_ack());
-        sent.read_departing(&ack);
+        sent.read_departing(&ack, 9, 30);
+        assert_eq!(sent.take_departed(), []);
+        assert_eq!(sent.take_acks(), [(4, 5), (0, 2), (4, 5), (0, 2)]);
         assert!(!sent.owes_ack());
         assert_eq!(sent.take_eliciting(), Some(false));
     }
@@ -200,6 +241,15 @@ mod tests {
         ];
         for (packet, left) in cases {
             assert_eq!(Sent::default().read_arrived(packet, true).unwrap(), left, "{packet:?}");
+        }
+    }
+
+    #[test]
+    fn marks_count_once_and_never_backwards() {
+        let mut sent = Sent::default();
+        for (ce, new) in [(3, 3), (3, 0), (1, 0), (4, 1)] {
+            sent.read_arrived(&[0x03, 5, 0, 0, 0, 1, 0, ce], true).unwrap();
+            assert_eq!(sent.take_marks(), new);
         }
     }
 

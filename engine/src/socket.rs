@@ -21,7 +21,10 @@ use crate::address::Path;
 /// The kernel merges datagrams up to this size (udp(7), UDP_GRO).
 const MOST_BYTES: usize = 65_535;
 
-/// For the control messages with the size of merged datagrams and the local address.
+/// The bits of the ECN field in the TOS byte and in the traffic class (RFC 3168, 5).
+const ECN: u8 = 0x03;
+
+/// For the control messages with the size of merged datagrams, the local address and the TOS byte.
 const CONTROL: usize = 128;
 
 /// Paths that are kept at most.
@@ -49,6 +52,7 @@ pub struct Socket {
 struct Read {
     bytes: usize,
     segment: usize,
+    ecn: u8,
     from: (SockaddrStorage, Local),
 }
 
@@ -61,8 +65,8 @@ impl Socket {
         Self { socket, has_locals, data, control, paths: HashMap::new(), lone: 0 }
     }
 
-    /// Tuples (datagrams, size of each, path) of at most about `limit` datagrams, and whether the
-    /// socket has an error.
+    /// Tuples (datagrams, size of each, path, ECN codepoint) of at most about `limit` datagrams,
+    /// and whether the socket has an error.
     fn read<'py>(&mut self, py: Python<'py>, limit: usize) -> PyResult<(Bound<'py, PyList>, bool)> {
         let batches = PyList::empty(py);
         let mut count = 0;
@@ -78,7 +82,7 @@ impl Socket {
                 if (1..read.bytes).contains(&read.segment) { read.segment } else { read.bytes };
             count += read.bytes.div_ceil(size.max(1)).max(1);
             let data = PyBytes::new(py, &self.data[..read.bytes]);
-            batches.append((data, size, self.path(py, read.from)?))?;
+            batches.append((data, size, self.path(py, read.from)?, read.ecn))?;
         }
         if count > 1 {
             self.lone = 0;
@@ -126,6 +130,7 @@ impl Socket {
             recvmsg(self.socket, &mut parts, control, MsgFlags::empty())?;
         let mut segment = 0;
         let mut local = None;
+        let mut ecn = 0;
         for each in message.cmsgs()? {
             match each {
                 ControlMessageOwned::UdpGroSegments(size) => {
@@ -137,11 +142,13 @@ impl Socket {
                 ControlMessageOwned::Ipv6PacketInfo(info) if self.has_locals => {
                     local = Some(info.ipi6_addr.s6_addr.to_vec());
                 }
+                ControlMessageOwned::Ipv4Tos(field) => ecn = field & ECN,
+                ControlMessageOwned::Ipv6TClass(field) => ecn = field as u8 & ECN,
                 _ => {}
             }
         }
         let from = message.address.ok_or(Errno::EDESTADDRREQ)?;
-        Ok(Read { bytes: message.bytes, segment, from: (from, local) })
+        Ok(Read { bytes: message.bytes, segment, ecn, from: (from, local) })
     }
 
     fn path<'py>(

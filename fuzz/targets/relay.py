@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 
 from fuzz.targets.pieces import join, split
+from quicdist.carriers.quic.ecn import NOT_ECT
 from quicdist.carriers.relay.batches import all_frames, common_head, with_heads, without_heads
 from quicdist.carriers.relay.frames import (
     FIRST_QUIC_BYTE,
@@ -52,7 +53,7 @@ def _check_node(frame: bytes) -> None:
     paths = Paths()
     paths.relay, paths.local = _RELAY, local_of(_RELAY)
     for size in (len(frame), max(len(frame) // 2, 1)):
-        for found, each, _ in paths.sort([(frame, size, (_RELAY, None))]):
+        for found, each, *_ in paths.sort([(frame, size, (_RELAY, None), NOT_ECT)]):
             assert min(found[::each]) >= FIRST_QUIC_BYTE
     paths.frames_arrived([frame])
 

@@ -26,8 +26,9 @@ from aioquic.quic.packet import (
 )
 from aioquic.tls import Epoch
 
+from quicdist.carriers.quic.ecn import NOT_ECT
 from quicdist.carriers.quic.endpoint import Accept, Endpoint
-from quicdist.carriers.quic.engine import Batch, SocketAddress
+from quicdist.carriers.quic.engine import Batch, Received, SocketAddress
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.strays import STRAYS_PER_SECOND, STRAYS_PER_TURN
 from quicdist.carriers.quic.udp import UdpSocket
@@ -60,12 +61,12 @@ class MemoryUdp(UdpSocket):
     def __init__(self) -> None:
         super().__init__(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self.address = HERE
-        self.arriving: deque[Batch] = deque()
+        self.arriving: deque[Received] = deque()
         self.sent: list[Batch] = []
         self.bytes_in: Counter[SocketAddress] = Counter()
         self.bytes_out: Counter[SocketAddress] = Counter()
 
-    def receive(self, limit: int) -> list[Batch]:
+    def receive(self, limit: int) -> list[Received]:
         count = min(limit, len(self.arriving))
         return [self.arriving.popleft() for _ in range(count)]
 
@@ -77,7 +78,7 @@ class MemoryUdp(UdpSocket):
     def bring(self, data: bytes, address: SocketAddress = THERE) -> None:
         """Queues a datagram from `address`, which is read at the next wake-up."""
         self.bytes_in[address] += len(data)
-        self.arriving.append((data, len(data), (address, None)))
+        self.arriving.append((data, len(data), (address, None), NOT_ECT))
 
 
 class Server:

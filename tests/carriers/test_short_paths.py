@@ -130,9 +130,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     receive, send = ShortPaths._receive_short, ShortPaths._send_burst
 
     def counting_receive(
-        self: ShortPaths, datagrams: Sequence[bytes], addr: object, now: float
+        self: ShortPaths, datagrams: Sequence[bytes], addr: object, now: float, ecn: int
     ) -> int:
-        count = receive(self, datagrams, addr, now)
+        count = receive(self, datagrams, addr, now, ecn)
         counted["in"] += count
         return count
 

@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from quicdist.carriers.quic.ecn import CE, ECT0, NOT_ECT
 from quicdist.carriers.quic.strays import (
     MAX_STRAY_BYTES,
     MAX_STRAYS,
@@ -112,25 +113,27 @@ def test_a_dialer_connects_through_a_flood() -> None:
 
 def test_the_queue_is_bounded_by_number_and_by_bytes() -> None:
     small, large = Strays(), Strays()
-    assert [small.add(b"x" * 20, PATH) for _ in range(MAX_STRAYS + 1)].count(True) == MAX_STRAYS
+    assert [small.add(b"x" * 20, PATH, NOT_ECT) for _ in range(MAX_STRAYS + 1)].count(
+        True
+    ) == MAX_STRAYS
     size = 60_000
     room = MAX_STRAY_BYTES // size
-    assert [large.add(bytes(size), PATH) for _ in range(room + 1)].count(True) == room
+    assert [large.add(bytes(size), PATH, NOT_ECT) for _ in range(room + 1)].count(True) == room
     assert len(large.take_turn()) == STRAYS_PER_TURN
-    assert large.add(bytes(size), PATH)
+    assert large.add(bytes(size), PATH, NOT_ECT)
     large.clear()
     assert not len(large)
-    assert [large.add(bytes(size), PATH) for _ in range(room + 1)].count(True) == room
+    assert [large.add(bytes(size), PATH, NOT_ECT) for _ in range(room + 1)].count(True) == room
 
 
 def test_the_datagrams_of_one_connection_stay_in_order() -> None:
     queue = Strays()
-    sent = [bytes((number,)) for number in range(40)]
+    sent = [(bytes((number,)), PATH, (NOT_ECT, ECT0, CE)[number % 3]) for number in range(40)]
     for each in sent:
-        queue.add(each, PATH)
+        queue.add(*each)
     taken = []
     while queue:
-        taken += [data for data, _ in queue.take_turn()]
+        taken += queue.take_turn()
     assert taken == sent
 
 

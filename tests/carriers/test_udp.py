@@ -9,12 +9,14 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import cast
 from unittest import mock
 
 import pytest
 
 from quicdist.carriers.quic import udp
-from quicdist.carriers.quic.engine import Batch, SocketOf, load_engine
+from quicdist.carriers.quic.ecn import CE, ECT0, NOT_ECT
+from quicdist.carriers.quic.engine import Batch, Received, SocketAddress, SocketOf, load_engine
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
 from tests.carriers.owners import CREDENTIALS
@@ -67,9 +69,9 @@ def batch(targets: list[UdpSocket]) -> list[Batch]:
     ]
 
 
-def parts(batches: list[Batch]) -> list[bytes]:
+def parts(batches: list[Received]) -> list[bytes]:
     """Returns the single datagrams."""
-    return [data[at : at + size] for data, size, _ in batches for at in range(0, len(data), size)]
+    return [data[at : at + size] for data, size, *_ in batches for at in range(0, len(data), size)]
 
 
 def received(target: UdpSocket, count: int) -> list[bytes]:
@@ -137,6 +139,59 @@ def test_every_reader_names_paths_alike(family: int, host: str, sender: str) -> 
     assert found[0][:2] == (b"hello", 5)
 
 
+@pytest.mark.parametrize(
+    ("family", "host", "sender"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+        (socket.AF_INET6, "::", "::1"),
+        (socket.AF_INET6, "::", "127.0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("socket_of", SOCKETS)
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_codepoints_are_sent_and_read(
+    family: int, host: str, sender: str, socket_of: SocketOf | None, is_marked: bool
+) -> None:
+    with ExitStack() as stack:
+        target = stack.enter_context(contextlib.closing(bound(host, family, socket_of)))
+        source = stack.enter_context(contextlib.closing(bound(host, family, None)))
+        target.use_ecn()
+        source.use_ecn()
+        to = f"::ffff:{sender}" if family == socket.AF_INET6 and "." in sender else sender
+        rest = () if family == socket.AF_INET else (0, 0)
+        address = cast(SocketAddress, (to, target.address[1], *rest))
+        if not is_marked:
+            source.leave_unmarked(address)
+        source.send_all([(b"a" * 300, 100, (address, None)), (b"b", 1, (address, None))])
+        found: list[Received] = []
+        while sum(len(data) for data, *_ in found) < 301:
+            assert select.select([target.fileno()], [], [], PATIENCE)[0], "some are missing"
+            found += target.receive(16)
+    assert {ecn for *_, ecn in found} == {ECT0 if is_marked else NOT_ECT}
+
+
+@pytest.mark.parametrize("socket_of", SOCKETS)
+def test_datagrams_with_other_marks_are_batches_of_their_own(socket_of: SocketOf | None) -> None:
+    with ExitStack() as stack:
+        target = stack.enter_context(
+            contextlib.closing(bound("127.0.0.1", socket.AF_INET, socket_of))
+        )
+        target.use_ecn()
+        peer = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        for mark in (ECT0, ECT0, CE, CE, NOT_ECT, CE):
+            peer.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, mark)
+            peer.sendto(b"x", target.address)
+        found: list[Received] = []
+        while len(parts(found)) < 6:
+            assert select.select([target.fileno()], [], [], PATIENCE)[0], "some are missing"
+            found += target.receive(16)
+    assert [ecn for data, size, _, ecn in found for _ in range(0, len(data), size)] == [
+        ECT0, ECT0, CE, CE, NOT_ECT, CE
+    ]  # fmt: skip
+
+
 def test_where_the_kernel_cannot_cut_them(
     sockets: list[UdpSocket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,11 +216,11 @@ def check_batches(sender: UdpSocket, target: UdpSocket) -> None:
     sizes = [900] * 10 + [100, 100, 100, 900, 50, 900]
     for number, size in enumerate(sizes):
         sender.send(bytes([number]) * size, path)
-    batches: list[Batch] = []
+    batches: list[Received] = []
     while len(parts(batches)) < len(sizes):
         assert select.select([target.fileno()], [], [], 30)[0], "some are missing"
         batches += target.receive(16)
-    assert [(len(data), size) for data, size, _ in batches] == [
+    assert [(len(data), size) for data, size, *_ in batches] == [
         (10 * 900 + 100, 900),
         (200, 100),
         (950, 900),

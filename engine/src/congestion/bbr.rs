@@ -135,6 +135,8 @@ pub struct Bbr {
     is_round_start: bool,
     round_rtt: f64,
     round_rtts: u32,
+    /// Bytes reported with ECN marks in this round.
+    round_marked: f64,
     round_at: f64,
     round_delivered: f64,
     round_starts: VecDeque<(f64, f64)>,
@@ -154,6 +156,9 @@ pub struct Bbr {
     latest_bandwidth: f64,
     latest_delivered: f64,
     recent: MaxFilter<RECENT_ROUNDS>,
+    /// The bounds before a reduction by losses, and the lost bytes that caused it.
+    undo: Option<Bounds>,
+    undo_lost: f64,
     has_lowered: bool,
     base_loss: f64,
     base_from: (f64, f64),
@@ -196,6 +201,7 @@ impl Bbr {
             is_round_start: false,
             round_rtt: f64::INFINITY,
             round_rtts: 0,
+            round_marked: 0.0,
             round_at: f64::NEG_INFINITY,
             round_delivered: 0.0,
             round_starts: VecDeque::with_capacity(AVERAGED_ROUNDS),
@@ -212,6 +218,8 @@ impl Bbr {
             latest_bandwidth: 0.0,
             latest_delivered: 0.0,
             recent: MaxFilter::new(),
+            undo: None,
+            undo_lost: 0.0,
             has_lowered: false,
             base_loss: 0.0,
             base_from: (0.0, 0.0),
@@ -327,17 +335,19 @@ impl Bbr {
     fn take_loss(&mut self, ack: &Ack, sample: &RateSample) {
         self.latest_bandwidth = self.latest_bandwidth.max(sample.rate);
         self.latest_delivered = self.latest_delivered.max(sample.delivered);
-        if ack.lost == 0.0 && ack.ecn_ce == 0.0 {
+        self.round_marked += ack.ecn_ce;
+        if ack.lost == 0.0 && self.round_marked == 0.0 {
             return;
         }
         let flight = sample.in_flight.max(self.datagram_size);
-        let is_marked = ack.ecn_ce > LOSS_THRESHOLD * flight;
+        let is_marked = self.round_marked > LOSS_THRESHOLD * flight;
         if !is_marked && !self.is_too_much(sample.lost, flight) {
             return;
         }
         match self.state {
             State::Startup => self.loses = true,
             State::Refill | State::Up => {
+                self.note_undo(sample.lost, is_marked);
                 if !sample.is_app_limited {
                     self.bounds.longterm = (flight - sample.lost).max(self.bdp(1.0) * BETA);
                 }
@@ -345,13 +355,24 @@ impl Bbr {
             }
             State::ProbeRtt => {}
             _ if !self.is_round_start => {}
-            _ if self.has_lowered && sample.lost < HEAVY_LOSS * flight => {}
+            _ if self.has_lowered && !is_marked && sample.lost < HEAVY_LOSS * flight => {}
             _ => {
                 self.has_lowered = true;
+                self.note_undo(sample.lost, is_marked);
                 self.lower_shortterm();
                 self.base_from = (self.delivery.delivered, self.delivery.lost);
             }
         }
+    }
+
+    /// Stores the bounds before a reduction by losses. One by marks is never spurious.
+    fn note_undo(&mut self, lost: f64, is_marked: bool) {
+        if is_marked {
+            self.undo = None;
+        } else if self.undo.is_none() {
+            self.undo = Some(self.bounds);
+        }
+        self.undo_lost = lost;
     }
 
     fn is_too_much(&self, lost: f64, flight: f64) -> bool {
@@ -376,6 +397,7 @@ impl Bbr {
         push(&mut self.queues, QUEUED_ROUNDS, self.queue);
         self.round_rtt = f64::INFINITY;
         self.round_rtts = 0;
+        self.round_marked = 0.0;
         if is_known && !self.has_queue() {
             self.contested_until = 0;
             self.contest_rounds = CONTEST_ROUNDS.0;
@@ -650,6 +672,7 @@ impl Bbr {
     fn begin_refill(&mut self) {
         self.forget_shortterm();
         self.round_end = self.delivery.delivered;
+        self.undo = None;
         self.enter(State::Refill);
     }
 
@@ -787,6 +810,17 @@ impl Controller for Bbr {
         }
         self.set_rate();
         self.set_window(ack);
+    }
+
+    /// Restores the bounds after all losses that lowered them turned out to be spurious.
+    fn on_spurious_loss(&mut self, _: f64, size: f64) {
+        self.delivery.on_spurious_loss(size);
+        self.undo_lost -= size;
+        if self.undo_lost <= 0.0
+            && let Some(bounds) = self.undo.take()
+        {
+            self.bounds = bounds;
+        }
     }
 
     /// The window begins anew; the model is kept, it will be corrected (5.6.4.4).

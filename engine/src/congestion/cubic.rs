@@ -23,6 +23,7 @@ pub struct Cubic {
     window: Window,
     /// W_max.
     largest: f64,
+    before_largest: f64,
     epoch_at: Option<f64>,
     /// W_est.
     friendly: f64,
@@ -39,6 +40,7 @@ impl Cubic {
         Self {
             window: Window::new(datagram_size),
             largest: 0.0,
+            before_largest: 0.0,
             epoch_at: None,
             friendly: 0.0,
             delay: 0.0,
@@ -50,6 +52,7 @@ impl Cubic {
     }
 
     fn cut(&mut self) {
+        self.before_largest = self.largest;
         let window = &mut self.window;
         // Fast convergence (4.7): a sender that has to give way leaves room for others.
         let gives_way = window.size < self.largest;
@@ -145,8 +148,15 @@ impl Controller for Cubic {
         }
     }
 
+    fn on_spurious_loss(&mut self, _: f64, size: f64) {
+        if self.window.on_spurious_loss(size) {
+            self.largest = self.before_largest;
+            self.epoch_at = None;
+        }
+    }
+
     fn on_persistent_congestion(&mut self) {
-        self.window.size = self.window.least();
+        self.window.on_persistent_congestion();
         self.epoch_at = None;
     }
 }

@@ -64,6 +64,11 @@ impl DeliveryRate {
         self.app_limited_until = (self.delivered + in_flight).max(1.0);
     }
 
+    /// Bytes that were declared lost have arrived.
+    pub fn on_spurious_loss(&mut self, size: f64) {
+        self.lost = (self.lost - size).max(0.0);
+    }
+
     /// The rate is 0 if the interval is shorter than `min_interval` (the minimum round trip).
     pub fn on_acknowledged(
         &mut self,

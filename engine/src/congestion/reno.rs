@@ -18,6 +18,9 @@ pub struct Window {
     pub delivery: DeliveryRate,
     pub smoothed_rtt: f64,
     recovery_at: f64,
+    /// Size and threshold before the last reduction, if it can be reverted.
+    before: Option<(f64, f64)>,
+    lost_in_recovery: f64,
 }
 
 impl Window {
@@ -29,6 +32,8 @@ impl Window {
             delivery: DeliveryRate::default(),
             smoothed_rtt: 0.0,
             recovery_at: f64::NEG_INFINITY,
+            before: None,
+            lost_in_recovery: 0.0,
         }
     }
 
@@ -74,10 +79,36 @@ impl Window {
         let reduces = lost.is_some_and(|lost| lost.sent_at > self.recovery_at);
         if reduces {
             self.recovery_at = ack.now;
+            self.before = Some((self.size, self.threshold));
+            self.lost_in_recovery = ack.lost;
+        } else if lost.is_some() {
+            self.lost_in_recovery += ack.lost;
+        }
+        if ack.ecn_ce > 0.0 {
+            self.before = None; // a mark is never spurious
         }
         let is_after = ack.newest.is_some_and(|newest| newest.sent_at > self.recovery_at);
         let grows = is_after && sample.is_some_and(|sample| !sample.is_app_limited);
         Taken { reduces, grows }
+    }
+
+    /// Reverts the last reduction if all losses that caused it were spurious (RFC 9438, 4.9). Returns
+    /// whether it did.
+    pub fn on_spurious_loss(&mut self, size: f64) -> bool {
+        self.delivery.on_spurious_loss(size);
+        self.lost_in_recovery -= size;
+        if self.lost_in_recovery > 0.0 {
+            return false;
+        }
+        let Some((size, threshold)) = self.before.take() else { return false };
+        self.size = self.size.max(size);
+        self.threshold = threshold;
+        true
+    }
+
+    pub fn on_persistent_congestion(&mut self) {
+        self.size = self.least();
+        self.before = None;
     }
 }
 
@@ -140,7 +171,11 @@ impl Controller for Reno {
         }
     }
 
+    fn on_spurious_loss(&mut self, _: f64, size: f64) {
+        self.window.on_spurious_loss(size);
+    }
+
     fn on_persistent_congestion(&mut self) {
-        self.window.size = self.window.least();
+        self.window.on_persistent_congestion();
     }
 }

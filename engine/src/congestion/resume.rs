@@ -123,6 +123,10 @@ impl Controller for CarefulResume {
         }
     }
 
+    fn on_spurious_loss(&mut self, now: f64, size: f64) {
+        self.controller.on_spurious_loss(now, size);
+    }
+
     fn on_persistent_congestion(&mut self) {
         self.end();
         self.controller.on_persistent_congestion();

@@ -69,6 +69,9 @@ from quicdist.protocol.role import Role
 _log = logging.getLogger("quicdist.quic")
 _log.addFilter(LogRateLimit("not_believed", "distrusted"))
 
+_UNANSWERED = 2
+"""Number of expired timers before the first acknowledgement after which datagrams are sent without
+ECT(0), in case the path drops such datagrams."""
 _RESTARTED = "the peer has restarted and no longer knows this connection"
 _PORT_CLOSED = "the peer's port is closed: its process has ended"
 _RESET = Closed(
@@ -107,6 +110,9 @@ class Host(Protocol):
 
     def send(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order. Raises OSError if one of them cannot be sent."""
+
+    def leave_unmarked(self, address: SocketAddress) -> None:
+        """Sends without ECT(0) to this address from now on (RFC 9000, 13.4.2)."""
 
     def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         """Routes datagrams with this connection ID to the connection."""
@@ -210,6 +216,10 @@ class QuicConnection:
         self._met_at = host.local_address_of(path[1]) if role is Role.LISTENER else None
         self.last_received = self._loop.time()
         self._has_heard = False
+        self._unmarked: SocketAddress | None = None
+        """Where datagrams are sent without ECT(0)."""
+        self._unanswered = 0
+        """Number of expired timers before the first acknowledgement."""
         self._dialect: QuicDialect | None = None
         self._handler: ConnectionHandler | None = None
 
@@ -507,8 +517,8 @@ class QuicConnection:
 
     # -- the interface for the endpoint ---------------------------------------------------------
 
-    def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
-        """Processes a batch of datagrams (see `engine.Batch`)."""
+    def receive(self, data: bytes, size: int, path: Path, now: float, ecn: int) -> None:
+        """Processes a batch of datagrams (see `engine.Received`)."""
         if self._closing is not None:
             if self._closing.received(len(data) if path[0] == self._path[0] else 0):
                 self._send_close()
@@ -526,7 +536,7 @@ class QuicConnection:
         elif self.has_direct_paths and not (path[1] and is_relayed(path[1])):
             path = self._engine.path
         try:
-            self._engine.receive(data, size, path, now)
+            self._engine.receive(data, size, path, now, ecn)
         except EngineError as error:
             self._ending = CloseReason(CloseKind.BROKEN, str(error), Cause.CARRIER)
 
@@ -599,12 +609,19 @@ class QuicConnection:
         if path is not self._path and path[0] != self._path[0]:
             self._path = path
             self._migrations += 1
+        if not progress.marks:
+            self._leave_unmarked(path[0])
         if path != self._validated and math.isinf(self._engine.allowance):
             self._validated = path
             self._host.moved(self)
         if progress.has_more:
             self._host.touch(self)
         self._alarm.set(progress.timer)
+
+    def _leave_unmarked(self, address: SocketAddress) -> None:
+        if address != self._unmarked:
+            self._unmarked = address
+            self._host.leave_unmarked(address)
 
     def refused(self, now: float) -> None:
         """Handles ICMP Port Unreachable from the peer's host, which may be forged."""
@@ -620,7 +637,7 @@ class QuicConnection:
         """Migrates a dialed connection to the new socket of the endpoint."""
         if self._closed:
             return
-        self._local = None
+        self._local = self._unmarked = None
         self._engine.move(self._loop.time())
         self._host.touch(self)
 
@@ -953,6 +970,10 @@ class QuicConnection:
             self._alarm.set(at)
             return
         self._engine.handle_timer(now)
+        if self._engine.round_trip() is None:
+            self._unanswered += 1
+            if self._unanswered == _UNANSWERED:
+                self._leave_unmarked(self._engine.path[0])
         self.after_batch()
         self._host.touch(self)  # the transmission sets the alarm for the engine
 

@@ -310,6 +310,8 @@ class Endpoint:
                 connection.fail("the local address has changed", Cause.ADDRESS_NOT_AVAILABLE)
 
     def _watch_socket(self) -> None:
+        if self._engine.uses_ecn:
+            self._udp.use_ecn()
         self._udp.compile(self._engine.socket_of)
         self._udp.watch(self._loop, self._on_ready)
 
@@ -400,6 +402,10 @@ class Endpoint:
             if error.errno != errno.EMSGSIZE:  # a path MTU probe may be too large
                 self._doubt_address()
             raise
+
+    def leave_unmarked(self, address: SocketAddress) -> None:
+        """Sends without ECT(0) to this address from now on."""
+        self._udp.leave_unmarked(address)
 
     def add_id(self, connection: QuicConnection, connection_id: bytes) -> None:
         """Routes another connection ID to a connection."""
@@ -532,11 +538,11 @@ class Endpoint:
         # The clock is read after receiving. Otherwise a pause of the process before would shorten
         # the measured round trips.
         now = self._loop.time()
-        for data, size, path in batches:
+        for data, size, path, ecn in batches:
             if size < len(data):
-                self._route_each(data, size, path, now, touched)
+                self._route_each(data, size, path, now, ecn, touched)
             else:
-                self._route_run(data, size, path, now, touched)
+                self._route_run(data, size, path, now, ecn, touched)
         if self._udp.bounced:
             self._on_bounced()
         for connection in touched:
@@ -563,6 +569,7 @@ class Endpoint:
         size: int,
         path: Path,
         now: float,
+        ecn: int,
         touched: dict[QuicConnection, None],
     ) -> None:
         """Routes each datagram of a batch by its own connection ID.
@@ -575,28 +582,34 @@ class Endpoint:
         for at in range(size, len(data), size):
             if data[at + 1 : at + _ID_END] == mark and data[at] < _LONG_HEADER:
                 continue
-            self._route_run(data[start:at], size, path, now, touched)
+            self._route_run(data[start:at], size, path, now, ecn, touched)
             start, mark = at, _mark(data, at)
-        self._route_run(data[start:], size, path, now, touched)
+        self._route_run(data[start:], size, path, now, ecn, touched)
 
     def _route_run(
-        self, data: bytes, size: int, path: Path, now: float, touched: dict[QuicConnection, None]
+        self,
+        data: bytes,
+        size: int,
+        path: Path,
+        now: float,
+        ecn: int,
+        touched: dict[QuicConnection, None],
     ) -> None:
         """Routes datagrams to the connection of the first one."""
         connection = self._destination(data)
         if connection is None:
-            self._queue_strays(data, size, path)
+            self._queue_strays(data, size, path, ecn)
         else:
-            connection.receive(data, size, path, now)
+            connection.receive(data, size, path, now, ecn)
             touched[connection] = None
 
-    def _queue_strays(self, data: bytes, size: int, path: Path) -> None:
+    def _queue_strays(self, data: bytes, size: int, path: Path, ecn: int) -> None:
         """Queues datagrams of which the first belongs to no connection."""
         for at in range(0, len(data), max(size, 1)):
             one = data[at : at + size]
             if len(one) < _ID_END:
                 self.rejected[RejectReason.STRAY] += 1
-            elif not self._is_closing and not self._strays.add(one, path):
+            elif not self._is_closing and not self._strays.add(one, path, ecn):
                 self.rejected[RejectReason.OVERLOAD] += 1
 
     def _handle_strays(self) -> None:
@@ -607,13 +620,13 @@ class Endpoint:
         touched: dict[QuicConnection, None] = {}
         now = self._loop.time()
         strays = self._strays.take_turn()
-        for data, path in strays:
+        for data, path, ecn in strays:
             connection = self._destination(data)
             if connection is not None:
-                connection.receive(data, len(data), path, now)
+                connection.receive(data, len(data), path, now, ecn)
                 touched[connection] = None
             elif not self._is_closing:
-                self._arrived(data, path, now)
+                self._arrived(data, path, now, ecn)
         for connection in touched:
             self._settle(connection)
         pause = len(strays) / STRAYS_PER_SECOND
@@ -641,10 +654,10 @@ class Endpoint:
                 if connection.dialed == address:
                     connection.fail(os.strerror(number).lower(), causes.of_errno(number))
 
-    def _arrived(self, data: bytes, path: Path, now: float) -> None:
+    def _arrived(self, data: bytes, path: Path, now: float, ecn: int) -> None:
         """Handles a datagram that belongs to no connection."""
         if data[0] & 0x80:
-            refusal = self._objection(data, path) or self._listen(data, path, now)
+            refusal = self._objection(data, path) or self._listen(data, path, now, ecn)
         else:
             refusal = self._missed(data, path, now)
         if refusal is not None:
@@ -662,7 +675,7 @@ class Endpoint:
             return RejectReason.VERSION
         return None if is_initial(data, version) else RejectReason.STRAY
 
-    def _listen(self, data: bytes, path: Path, now: float) -> RejectReason | None:
+    def _listen(self, data: bytes, path: Path, now: float, ecn: int) -> RejectReason | None:
         """Opens a connection for an Initial packet, or returns the reason to reject it.
 
         A packet that cannot be decrypted leaves no state.
@@ -685,7 +698,7 @@ class Endpoint:
             return refusal
         engine = self._engine.listener(opening)
         try:
-            engine.receive(data, len(data), path, now)
+            engine.receive(data, len(data), path, now, ecn)
         except EngineError:
             return RejectReason.BROKEN
         if not engine.is_started:

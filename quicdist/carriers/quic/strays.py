@@ -26,30 +26,30 @@ MAX_STRAY_BYTES = 1024 * 1024
 
 
 class Strays:
-    """The queue of one endpoint. It holds (datagram, path) in the order of arrival."""
+    """The queue of one endpoint. It holds (datagram, path, ECN codepoint) in order of arrival."""
 
     __slots__ = ("_bytes", "_queue")
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[bytes, Path]] = deque()
+        self._queue: deque[tuple[bytes, Path, int]] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def add(self, data: bytes, path: Path) -> bool:
+    def add(self, data: bytes, path: Path, ecn: int) -> bool:
         """Queues a datagram; returns False if there is no room for it."""
         if len(self._queue) >= MAX_STRAYS or self._bytes + len(data) > MAX_STRAY_BYTES:
             return False
-        self._queue.append((data, path))
+        self._queue.append((data, path, ecn))
         self._bytes += len(data)
         return True
 
-    def take_turn(self) -> list[tuple[bytes, Path]]:
+    def take_turn(self) -> list[tuple[bytes, Path, int]]:
         """Removes and returns the oldest datagrams, as many as one turn handles."""
         count = min(STRAYS_PER_TURN, len(self._queue))
         taken = [self._queue.popleft() for _ in range(count)]
-        self._bytes -= sum(len(data) for data, _ in taken)
+        self._bytes -= sum(len(data) for data, _, _ in taken)
         return taken
 
     def clear(self) -> None:

@@ -1,4 +1,4 @@
-"""The UDP socket of an endpoint; reports the remote and local address of each datagram."""
+"""The UDP socket of an endpoint; reports the path and the ECN codepoint of each datagram."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from quicdist.carriers.forking import keep_from_children
+from quicdist.carriers.quic.ecn import ECT0, NOT_ECT
 from quicdist.carriers.quic.engine import (
     MAX_SEGMENTS,
     Batch,
     CompiledSocket,
     Path,
+    Received,
     SocketAddress,
     SocketOf,
 )
@@ -45,11 +47,24 @@ _SO_MEMINFO = 55  # not named by the socket module; linux/sock_diag.h, SK_MEMINF
 _UDP_SEGMENT, _UDP_GRO = 103, 104  # not named by the socket module; udp(7)
 _U16, _INT = struct.Struct("=H"), struct.Struct("=i")
 
+_IP_RECVTOS, _IPV6_RECVTCLASS = 13, 66  # ip(7), ipv6(7)
+_ECN = 0x03
+"""The bits of the ECN field in the TOS byte and in the traffic class (RFC 3168, 5)."""
+_MAX_UNMARKED = 1024
+
 _Ancillary = tuple[int, int, bytes]
+_NOT_MARKED: dict[bool, list[_Ancillary]] = {
+    False: [(socket.IPPROTO_IP, socket.IP_TOS, _INT.pack(NOT_ECT))],
+    True: [(socket.IPPROTO_IPV6, getattr(socket, "IPV6_TCLASS", 67), _INT.pack(NOT_ECT))],
+}
+"""The control message of a datagram without ECT(0), by whether it is sent over IPv6."""
 
 
 class UdpSocket:
     """A non-blocking UDP socket. With a wildcard address, each datagram has its local address."""
+
+    marks = True
+    """Whether `use_ecn` marks what is sent. A relay does not pass on the marks of a path."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -76,6 +91,9 @@ class UdpSocket:
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
         self._watched: select.epoll | None = None
         keep_from_children(self)
+        self._reads_ecn = False
+        self._unmarked: set[SocketAddress] = set()
+        """Where datagrams are sent without ECT(0)."""
         self._segments = _LINUX
         """Whether to use UDP_SEGMENT, until the kernel rejects it."""
         self._merges = _LINUX and _option(sock, socket.IPPROTO_UDP, _UDP_GRO, 1)
@@ -111,8 +129,30 @@ class UdpSocket:
 
     @property
     def sender(self) -> CompiledSocket | None:
-        """What may send beside `send_all`, at the moment: nothing while datagrams are queued."""
-        return None if self._queue or not self._segments else self._compiled
+        """What may send beside `send_all`, at the moment.
+
+        Nothing while datagrams are queued, or while some addresses get datagrams without ECT(0).
+        """
+        return None if self._queue or self._unmarked or not self._segments else self._compiled
+
+    def use_ecn(self) -> None:
+        """Sends datagrams with ECT(0) and reads the ECN codepoint of received ones (Linux)."""
+        if not _LINUX:
+            return
+        # A socket for IPv6 uses the options of both for mapped addresses.
+        levels = [(socket.IPPROTO_IP, _IP_RECVTOS, socket.IP_TOS)]
+        if self.family == socket.AF_INET6:
+            levels.append((socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, socket.IPV6_TCLASS))
+        for level, reads, sends in levels:
+            self._reads_ecn |= _option(self._socket, level, reads, 1)
+            if self.marks:
+                _option(self._socket, level, sends, ECT0)
+
+    def leave_unmarked(self, address: SocketAddress) -> None:
+        """Sends without ECT(0) to this address from now on."""
+        if len(self._unmarked) >= _MAX_UNMARKED:
+            self._unmarked.clear()
+        self._unmarked.add(address)
 
     def fileno(self) -> int:
         """The file descriptor of the socket; -1 after `close`."""
@@ -188,7 +228,7 @@ class UdpSocket:
             return 0
         return int(_INT.unpack(data)[0]) // 3 if len(data) == _INT.size else 0
 
-    def receive(self, limit: int) -> list[Batch]:
+    def receive(self, limit: int) -> list[Received]:
         """Returns about `limit` received datagrams, those of one sender in a row as one batch.
 
         After a read of a single datagram, the next calls read only once, because the system call
@@ -210,15 +250,15 @@ class UdpSocket:
             self._lone = _LONE
         return batches
 
-    def _read(self, limit: int) -> list[Batch]:
-        batches: list[Batch] = []
+    def _read(self, limit: int) -> list[Received]:
+        batches: list[Received] = []
         sock = self._socket
         is_woken_for_nothing = False
         try:
-            if not self._wildcard and not self._merges:
+            if not self._wildcard and not self._merges and not self._reads_ecn:
                 for _ in range(limit):
                     data, address = sock.recvfrom(_MAX_DATAGRAM)
-                    batches.append((data, len(data), (address, None)))
+                    batches.append((data, len(data), (address, None), NOT_ECT))
             else:
                 count = 0
                 while count < limit:
@@ -227,7 +267,7 @@ class UdpSocket:
                     size = _segment_size(ancillary) if ancillary else 0
                     if not 0 < size < len(data):
                         size = len(data)
-                    batches.append((data, size, path))
+                    batches.append((data, size, path, _ecn(ancillary) if ancillary else NOT_ECT))
                     count += -(-len(data) // size) if size else 1
         except (BlockingIOError, InterruptedError):
             is_woken_for_nothing = not batches
@@ -394,6 +434,8 @@ class UdpSocket:
         ancillary = [(socket.IPPROTO_UDP, _UDP_SEGMENT, _U16.pack(size))]
         if local is not None:
             ancillary += self._from(local)
+        if self._unmarked and address in self._unmarked:
+            ancillary += _not_marked(address)
         try:
             self._socket.sendmsg(parts, ancillary, 0, address)
         except (BlockingIOError, InterruptedError):
@@ -435,7 +477,12 @@ class UdpSocket:
 
     def _send_once(self, data: bytes, path: Path) -> None:
         address, local = path
-        if local is None:
+        if self._unmarked and address in self._unmarked:
+            ancillary = _not_marked(address)
+            if local is not None:
+                ancillary = [*ancillary, *self._from(local)]
+            self._socket.sendmsg([data], ancillary, 0, address)
+        elif local is None:
             self._socket.sendto(data, address)
         else:
             self._socket.sendmsg([data], self._from(local), 0, address)
@@ -454,24 +501,26 @@ class UdpSocket:
         return known
 
 
-def _merged(batches: Sequence[Batch]) -> list[Batch]:
-    """Joins single datagrams of one size and path in a row, as UDP_GRO does; the last may be short.
+def _merged(batches: Sequence[Received]) -> list[Received]:
+    """Joins single datagrams of one size, path and ECN codepoint in a row, as UDP_GRO does.
+
+    The last one may be shorter.
 
     The kernel joins only those that a network card has received together.
     """
-    merged: list[Batch] = []
+    merged: list[Received] = []
     parts: list[bytes] = []
-    joined, whole, is_open = None, 0, False
-    for data, size, path in batches:
-        if is_open and size == len(data) <= whole and path == joined:
+    joined, whole, marked, is_open = None, 0, NOT_ECT, False
+    for data, size, path, ecn in batches:
+        if is_open and size == len(data) <= whole and ecn == marked and path == joined:
             parts.append(data)
         else:
             if joined is not None:
-                merged.append((b"".join(parts), whole, joined))
-            parts, whole, joined = [data], size, path
+                merged.append((b"".join(parts), whole, joined, marked))
+            parts, whole, joined, marked = [data], size, path, ecn
         is_open = 0 < size == len(data) == whole
     if joined is not None:
-        merged.append((b"".join(parts), whole, joined))
+        merged.append((b"".join(parts), whole, joined, marked))
     return merged
 
 
@@ -498,7 +547,7 @@ def _option(sock: socket.socket, level: int, name: int, value: int) -> bool:
     return True
 
 
-def _is_lone(batches: Sequence[Batch]) -> bool:
+def _is_lone(batches: Sequence[Received]) -> bool:
     """Whether these are one datagram."""
     return len(batches) == 1 and len(batches[0][0]) <= batches[0][1]
 
@@ -530,6 +579,22 @@ def _segment_size(ancillary: Sequence[_Ancillary]) -> int:
         if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
             return int(_INT.unpack_from(data)[0])
     return 0
+
+
+def _ecn(ancillary: Sequence[_Ancillary]) -> int:
+    """Returns the ECN codepoint of a datagram."""
+    for level, kind, data in ancillary:
+        if kind == socket.IP_TOS and level == socket.IPPROTO_IP:
+            return data[0] & _ECN
+        if kind == socket.IPV6_TCLASS and level == socket.IPPROTO_IPV6:
+            return int(_INT.unpack_from(data)[0]) & _ECN
+    return NOT_ECT
+
+
+def _not_marked(address: SocketAddress) -> list[_Ancillary]:
+    """Returns the control message of a datagram without ECT(0)."""
+    host = address[0]
+    return _NOT_MARKED[":" in host and not host.startswith("::ffff:")]
 
 
 def _is_wildcard(host: str) -> bool:

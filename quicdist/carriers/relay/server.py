@@ -20,8 +20,9 @@ from quicdist.carriers.base import Connection, ConnectionHandler
 from quicdist.carriers.half_open import HalfOpen
 from quicdist.carriers.log_rate_limit import LogRateLimit
 from quicdist.carriers.quic.connection import QuicConnection
+from quicdist.carriers.quic.ecn import NOT_ECT
 from quicdist.carriers.quic.endpoint import Endpoint
-from quicdist.carriers.quic.engine import Batch, SocketAddress
+from quicdist.carriers.quic.engine import Batch, Received, SocketAddress
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay import proofs
@@ -590,9 +591,12 @@ class _MainSocket(UdpSocket):
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
-        self._inbox: list[Batch] = []
+        self._inbox: list[Received] = []
 
-    def receive(self, limit: int) -> list[Batch]:
+    def use_ecn(self) -> None:
+        """Does nothing: the relay passes no marks on."""
+
+    def receive(self, limit: int) -> list[Received]:
         """Returns the QUIC datagrams among those that wait."""
         batches = self.relay.fast.receive(self, BATCHES, frames=True)
         found, self._inbox = self._inbox, []
@@ -612,7 +616,7 @@ class _MainSocket(UdpSocket):
         self.relay.fast.unwatch(self)
         super().close()
 
-    def _arrived(self, batch: Batch, found: list[Batch], now: float) -> None:
+    def _arrived(self, batch: Batch, found: list[Received], now: float) -> None:
         data, size, _ = batch
         if not data:
             return
@@ -621,12 +625,12 @@ class _MainSocket(UdpSocket):
         else:
             self._sort(batch, found, now)
 
-    def _sort(self, batch: Batch, found: list[Batch], now: float) -> None:
+    def _sort(self, batch: Batch, found: list[Received], now: float) -> None:
         data, size, path = batch
         for at in range(0, len(data), size):
             one = data[at : at + size]
             if one[0] >= FIRST_QUIC_BYTE:
-                found.append((one, len(one), path))
+                found.append((one, len(one), path, NOT_ECT))
             else:
                 self.relay.frames_arrived((one, len(one), path), now)
 

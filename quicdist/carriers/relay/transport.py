@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from quicdist.carriers.quic.engine import Batch, CompiledSocket, Path, SocketAddress
+from quicdist.carriers.quic.ecn import NOT_ECT
+from quicdist.carriers.quic.engine import Batch, CompiledSocket, Path, Received, SocketAddress
 from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay.batches import common_head, with_heads, without_heads
 from quicdist.carriers.relay.frames import (
@@ -97,7 +98,7 @@ class Paths:
         """The current socket."""
         self.family: int = socket.AF_INET
         self.on_ready: Callable[[], None] | None = None
-        self._inbox: list[Batch] = []
+        self._inbox: list[Received] = []
         self._heads: dict[SocketAddress, bytes] = {}
         self._addresses: dict[bytes, SocketAddress] = {}
 
@@ -135,22 +136,23 @@ class Paths:
 
     # -- in -------------------------------------------------------------------------------------
 
-    def sort(self, batches: Sequence[Batch]) -> list[Batch]:
+    def sort(self, batches: Sequence[Received]) -> list[Received]:
         """Returns the QUIC datagrams among those of the socket.
 
-        Relayed ones get their constant path.
+        Relayed ones get their constant path. Marks of the path to the relay are not those of the
+        whole path.
         """
         found, self._inbox = self._inbox, []
         for batch in batches:
-            data, size, path = batch
+            data, size, path, ecn = batch
             if size < len(data):
                 self._sort_merged(batch, found)
             elif data:
-                self._sort_one(data, path, found)
+                self._sort_one(data, path, ecn, found)
         return found
 
-    def _sort_merged(self, batch: Batch, found: list[Batch]) -> None:
-        data, size, path = batch
+    def _sort_merged(self, batch: Received, found: list[Received]) -> None:
+        data, size, path, ecn = batch
         if min(data[::size]) >= FIRST_QUIC_BYTE:
             if path[0] in self.addresses:
                 self.counters.direct_in += -(-len(data) // size)
@@ -161,16 +163,16 @@ class Paths:
             parts = without_heads(data, size, head)
             self.counters.relayed_in += len(parts)
             constant = (self._unpacked(data[1:head]), self.local)
-            found.append((b"".join(parts), size - head, constant))
+            found.append((b"".join(parts), size - head, constant, NOT_ECT))
             return
         for at in range(0, len(data), size):
-            self._sort_one(data[at : at + size], path, found)
+            self._sort_one(data[at : at + size], path, ecn, found)
 
-    def _sort_one(self, data: bytes, path: Path, found: list[Batch]) -> None:
+    def _sort_one(self, data: bytes, path: Path, ecn: int, found: list[Received]) -> None:
         if data[0] >= FIRST_QUIC_BYTE:
             if path[0] in self.addresses:
                 self.counters.direct_in += 1
-            found.append((data, len(data), path))
+            found.append((data, len(data), path, ecn))
         elif head_size(data[0]):
             if path[0] == self.relay:
                 self._unwrap(data, found)
@@ -186,13 +188,14 @@ class Paths:
         if self._inbox and self.on_ready is not None:
             self.on_ready()
 
-    def _unwrap(self, frame: bytes, found: list[Batch]) -> None:
+    def _unwrap(self, frame: bytes, found: list[Received]) -> None:
         size = head_size(frame[0]) if frame else 0
         if not self.local or not 0 < size < len(frame) or frame[size] < FIRST_QUIC_BYTE:
             self.counters.forged += 1
             return
         self.counters.relayed_in += 1
-        found.append((frame[size:], len(frame) - size, (self._unpacked(frame[1:size]), self.local)))
+        constant = (self._unpacked(frame[1:size]), self.local)
+        found.append((frame[size:], len(frame) - size, constant, NOT_ECT))
 
     def _unpacked(self, packed: bytes) -> SocketAddress:
         """The address in a data frame, in the form that the socket of this node has."""
@@ -242,9 +245,10 @@ def _count(batches: Sequence[Batch]) -> int:
 class RelayedSocket(UdpSocket):
     """The socket; `Paths.bind` makes it."""
 
+    marks = False
     paths: Paths
 
-    def receive(self, limit: int) -> list[Batch]:
+    def receive(self, limit: int) -> list[Received]:
         """The QUIC datagrams among about `limit` of those that wait."""
         batches = super().receive(limit)
         if not self.paths.is_used:

@@ -76,7 +76,7 @@ class Bench:
     def received(self) -> list[bytes]:
         return [
             data[at : at + size]
-            for data, size, _ in self.receiver.receive(64)
+            for data, size, *_ in self.receiver.receive(64)
             for at in range(0, len(data), size)
         ]
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.quic.engine import Batch, Path, SocketAddress
+from quicdist.carriers.quic.ecn import CE, NOT_ECT
+from quicdist.carriers.quic.engine import Batch, Path, Received, SocketAddress
 from quicdist.carriers.relay.frames import data_head
 from quicdist.carriers.relay.transport import Paths, local_of, met_at
 
@@ -39,37 +40,48 @@ def single(data: bytes, path: Path) -> Batch:
     return data, len(data), path
 
 
+def received(data: bytes, path: Path) -> Received:
+    return data, len(data), path, NOT_ECT
+
+
 def test_a_datagram_from_the_relay_has_the_address_of_the_peer() -> None:
     paths = relayed()
     frame = data_head((PEER[0], PEER[1])) + QUIC
-    assert paths.sort([single(frame, (RELAY, None))]) == [single(QUIC, (PEER, paths.local))]
+    assert paths.sort([received(frame, (RELAY, None))]) == [received(QUIC, (PEER, paths.local))]
     assert met_at(paths.local) == ("203.0.113.10", 20000)
     assert paths.is_relayed((PEER, paths.local))
     assert not paths.is_relayed((PEER, None))
+
+
+def test_only_the_marks_of_a_direct_path_are_passed_on() -> None:
+    paths = relayed()
+    frame = data_head((PEER[0], PEER[1])) + QUIC
+    marked = [(frame, len(frame), (RELAY, None), CE), (QUIC, len(QUIC), (PEER, None), CE)]
+    assert [ecn for *_, ecn in paths.sort(marked)] == [NOT_ECT, CE]
 
 
 def test_frames_from_elsewhere_are_ignored_and_counted() -> None:
     paths = relayed()
     frame = data_head((PEER[0], PEER[1])) + QUIC
     others: list[SocketAddress] = [PEER, (RELAY[0], 4434), ("203.0.113.11", 4433)]
-    assert paths.sort([single(frame, (address, None)) for address in others]) == []
+    assert paths.sort([received(frame, (address, None)) for address in others]) == []
     paths.relay = None
-    assert paths.sort([single(frame, (RELAY, None))]) == []
+    assert paths.sort([received(frame, (RELAY, None))]) == []
     assert paths.counters.forged == 4
 
 
 def test_a_frame_in_a_frame_is_ignored() -> None:
     paths = relayed()
     head = data_head((PEER[0], PEER[1]))
-    assert paths.sort([single(head + head + QUIC, (RELAY, None))]) == []
-    assert paths.sort([single(head + b"\x30 a ping of a peer", (RELAY, None))]) == []
+    assert paths.sort([received(head + head + QUIC, (RELAY, None))]) == []
+    assert paths.sort([received(head + b"\x30 a ping of a peer", (RELAY, None))]) == []
     assert paths.counters.forged == 2
 
 
 @given(st.binary(max_size=60))
 def test_hostile_frames_bring_only_what_looks_like_quic(data: bytes) -> None:
     paths = relayed()
-    for found, _, _ in paths.sort([single(data, (RELAY, None))]):
+    for found, *_ in paths.sort([received(data, (RELAY, None))]):
         assert found[0] >= 64
     paths.frames_arrived([data])
 
@@ -81,11 +93,11 @@ def test_a_direct_path_replaces_the_relayed_one() -> None:
     paths.use_direct(constant, real)
     assert paths.direct[constant] == real
     # The connection that the connection ID names puts its constant path in place of this one.
-    assert paths.sort([single(QUIC, (real, None))]) == [single(QUIC, (real, None))]
+    assert paths.sort([received(QUIC, (real, None))]) == [received(QUIC, (real, None))]
     assert paths.counters.direct_in == 1
     paths.use_relay(constant)
     assert constant not in paths.direct
-    assert paths.sort([single(QUIC, (real, None))]) == [single(QUIC, (real, None))]
+    assert paths.sort([received(QUIC, (real, None))]) == [received(QUIC, (real, None))]
     assert paths.counters.direct_in == 1
 
 
@@ -93,7 +105,7 @@ def test_what_is_neither_quic_nor_a_frame_goes_to_the_punches() -> None:
     paths = relayed()
     heard: list[tuple[bytes, SocketAddress]] = []
     paths.aside = lambda data, address: heard.append((data, address))
-    assert paths.sort([single(data, (PEER, None)) for data in (b"\x30 ping", b"")]) == []
+    assert paths.sort([received(data, (PEER, None)) for data in (b"\x30 ping", b"")]) == []
     assert heard == [(b"\x30 ping", PEER)]
 
 
@@ -114,7 +126,9 @@ def test_an_ipv6_socket_sees_mapped_addresses_and_frames_have_plain_ones() -> No
     paths.relay = ("::ffff:203.0.113.10", 4433, 0, 0)
     frame = data_head((PEER[0], PEER[1])) + QUIC
     mapped: SocketAddress = (f"::ffff:{PEER[0]}", PEER[1], 0, 0)
-    assert paths.sort([single(frame, (paths.relay, None))]) == [single(QUIC, (mapped, paths.local))]
+    assert paths.sort([received(frame, (paths.relay, None))]) == [
+        received(QUIC, (mapped, paths.local))
+    ]
     over: Path = (paths.relay, None)
     batch = single(QUIC, (mapped, paths.local))
     assert paths.wrapped([batch], mapped, over) == [single(frame, over)]
@@ -135,10 +149,10 @@ def test_merged_datagrams_are_sorted_like_single_ones(
     others: list[bytes] = []
     merged.aside = lambda data, address: aside.append(data)
     one_by_one.aside = lambda data, address: others.append(data)
-    cut = [single(data[at : at + size], path) for at in range(0, len(data), size)]
+    cut = [received(data[at : at + size], path) for at in range(0, len(data), size)]
     found = [
-        single(datagrams[at : at + each], way)
-        for datagrams, each, way in merged.sort([(data, size, path)])
+        received(datagrams[at : at + each], way)
+        for datagrams, each, way, _ in merged.sort([(data, size, path, NOT_ECT)])
         for at in range(0, len(datagrams), each)
     ]
     assert found == one_by_one.sort(cut)
@@ -150,8 +164,8 @@ def test_merged_frames_of_the_relay_stay_merged() -> None:
     paths = relayed()
     head = data_head((PEER[0], PEER[1]))
     frames = head + QUIC + head + QUIC + head + QUIC[:3]
-    assert paths.sort([(frames, len(head + QUIC), (RELAY, None))]) == [
-        (QUIC + QUIC + QUIC[:3], len(QUIC), (PEER, paths.local))
+    assert paths.sort([(frames, len(head + QUIC), (RELAY, None), CE)]) == [
+        (QUIC + QUIC + QUIC[:3], len(QUIC), (PEER, paths.local), NOT_ECT)
     ]
     constant: Path = (PEER, paths.local)
     over: Path = (RELAY, None)

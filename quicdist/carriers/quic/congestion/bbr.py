@@ -279,7 +279,8 @@ class Bbr:
         self._extra_since = 0.0
         self._extra_delivered = 0
 
-        self._round_lost = 0
+        self._round_marked = 0
+        """Bytes reported with ECN marks in this round."""
         self._latest_bandwidth = 0.0
         self._latest_delivered = 0
         self._recent = MaxFilter(_RECENT_ROUNDS)
@@ -444,25 +445,25 @@ class Bbr:
         """Applies losses (5.5.10). ECN marks count as losses that are not random."""
         self._latest_bandwidth = max(self._latest_bandwidth, sample.rate)
         self._latest_delivered = max(self._latest_delivered, sample.delivered)
-        self._round_lost += ack.lost + ack.ecn_ce
-        if not ack.lost and not ack.ecn_ce:
+        self._round_marked += ack.ecn_ce
+        if not ack.lost and not self._round_marked:
             return
         flight = max(sample.in_flight, self.datagram_size)
-        is_marked = ack.ecn_ce > LOSS_THRESHOLD * flight
+        is_marked = self._round_marked > LOSS_THRESHOLD * flight
         if not is_marked and not self._is_too_much(sample.lost, flight):
             return
         if self.state is _STARTUP:
             self._loses = True
         elif self.state in (_REFILL, _UP):
-            self._note_undo(sample.lost)
+            self._note_undo(sample.lost, is_marked)
             if not sample.is_app_limited:
                 self._bounds.longterm = max(float(flight - sample.lost), self._bdp(1.0) * _BETA)
             self._begin_down(ack.now)
         elif self._is_round_start and self.state is not _PROBE_RTT:
-            if self._has_lowered and sample.lost < _HEAVY_LOSS * flight:
+            if self._has_lowered and not is_marked and sample.lost < _HEAVY_LOSS * flight:
                 return
             self._has_lowered = True
-            self._note_undo(sample.lost)
+            self._note_undo(sample.lost, is_marked)
             self._lower_shortterm()
             self._base_from = (self._delivery.delivered, self._delivery.lost)
 
@@ -470,8 +471,11 @@ class Bbr:
         tolerated = (LOSS_THRESHOLD + self._base_loss) * flight
         return lost > tolerated + _CHANCE * math.sqrt(tolerated * self.datagram_size)
 
-    def _note_undo(self, lost: int) -> None:
-        if self._undo is None:
+    def _note_undo(self, lost: int, is_marked: bool) -> None:
+        """Stores the bounds before a reduction by losses. One by marks is never spurious."""
+        if is_marked:
+            self._undo = None
+        elif self._undo is None:
             self._undo = self._bounds.copy()
         self._undo_lost = lost
 
@@ -487,7 +491,7 @@ class Bbr:
         is_known = self._round_rtts >= _QUEUE_SAMPLES and self._min_rtt.value < math.inf
         self._queue = max(self._round_rtt - self._min_rtt.value, 0.0) if is_known else 0.0
         self._queues.append(self._queue)
-        self._round_rtt, self._round_rtts, self._round_lost = math.inf, 0, 0
+        self._round_rtt, self._round_rtts, self._round_marked = math.inf, 0, 0
         if is_known and not self._has_queue:
             self._contested_until, self._contest_rounds = 0, _CONTEST_ROUNDS[0]
         if not self._bounds.is_full:

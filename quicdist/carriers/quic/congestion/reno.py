@@ -62,6 +62,8 @@ class WindowController:
         lost = ack.newest_lost if ack.lost else (ack.newest if ack.ecn_ce else None)
         if lost is not None:
             self._reduce(ack.now, lost, ack.lost)
+        if ack.ecn_ce:
+            self._before = None  # a mark is never spurious
         is_after = ack.newest is not None and ack.newest.sent_at > self._recovery_at
         if sample is not None and is_after and not sample.is_app_limited:
             self._grow(ack)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
 from quicdist.carriers.quic.congestion.resume import Capacity
+from quicdist.carriers.quic.ecn import NOT_ECT
 from quicdist.carriers.quic.engine_choice import MODULES, choose
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.reject_reason import RejectReason
@@ -31,6 +32,9 @@ two bytes.
 Batch: TypeAlias = tuple[bytes, int, Path]
 """Datagrams in a row on one path, and the size of each in bytes; the last may be shorter. The
 kernel sends and receives such a batch in one call (udp(7), UDP_SEGMENT, UDP_GRO)."""
+
+Received: TypeAlias = tuple[bytes, int, Path, int]
+"""A batch of received datagrams, and the ECN codepoint that all of them have (see `ecn`)."""
 
 ResetTokenOf: TypeAlias = Callable[[bytes], bytes]
 """Returns the stateless reset token of a local connection ID (RFC 9000, 10.3.2)."""
@@ -123,12 +127,15 @@ class Progress(NamedTuple):
     """Whether `transmit` must be called again soon: it returned all datagrams that it may."""
     has_events: bool
     """Whether `drain` may have something to report."""
+    marks: bool
+    """Whether the datagrams are to be sent with ECT(0). False after the path or the peer has failed
+    the validation (RFC 9000, 13.4.2)."""
 
 
 class CompiledSocket(Protocol):
     """A socket that compiled code uses. It must be open and non-blocking."""
 
-    def read(self, limit: int) -> tuple[list[Batch], bool]:
+    def read(self, limit: int) -> tuple[list[Received], bool]:
         """Returns at most about `limit` received datagrams, and whether the socket has an error.
 
         Equal paths are one object.
@@ -167,8 +174,11 @@ class EngineConnection(Protocol):
     def connect(self, path: Path, now: float) -> None:
         """Starts the handshake of a dialer."""
 
-    def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
-        """Processes a batch of datagrams (see `Batch`). Raises EngineError if the library fails."""
+    def receive(self, data: bytes, size: int, path: Path, now: float, ecn: int = NOT_ECT) -> None:
+        """Processes a batch of datagrams (see `Batch`) with this ECN codepoint.
+
+        Raises EngineError if the library fails.
+        """
 
     def drain(self, sink: EngineSink) -> bool:
         """Reports all events since the last call to `sink`. Returns whether `closed` is set."""
@@ -329,6 +339,9 @@ contain the local address."""
 
 class Engine(Protocol):
     """A QUIC library, configured for one endpoint."""
+
+    uses_ecn: bool
+    """Whether connections report and obey ECN marks."""
 
     socket_of: SocketOf | None
     """None if the library does not use sockets on this system."""

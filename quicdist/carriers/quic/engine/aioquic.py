@@ -48,6 +48,7 @@ from quicdist.carriers.coalesce import joined
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.congestion.resume import Capacity
+from quicdist.carriers.quic.ecn import NOT_ECT
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
     Batch,
@@ -63,6 +64,7 @@ from quicdist.carriers.quic.engine import (
     reject_all,
 )
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
+from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery, name_of
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
@@ -105,7 +107,7 @@ class _Quic(BoundedQuic):
     asks_certificate = False
     """Whether a server requests a client certificate. The client may answer without one."""
 
-    def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float) -> None:
+    def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float, ecn: int) -> None:
         """Processes datagrams from one address."""
         for data in datagrams:
             self.receive_datagram(data, addr, now)
@@ -294,7 +296,7 @@ class AioquicConnection:
         """Starts the TLS handshake."""
         self._quic.connect(path, now)
 
-    def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
+    def receive(self, data: bytes, size: int, path: Path, now: float, ecn: int = NOT_ECT) -> None:
         """Processes a batch of datagrams. An exception of the library ends the connection."""
         self._now = now
         if size < len(data):
@@ -302,7 +304,7 @@ class AioquicConnection:
         else:
             datagrams = [data]
         try:
-            self._quic.receive_batch(datagrams, path, now)
+            self._quic.receive_batch(datagrams, path, now, ecn)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         self._flush_trace()
@@ -485,6 +487,7 @@ class AioquicConnection:
             quic.get_timer(),
             self.has_more,
             bool(quic._events),
+            loss.ecn.marks,
         )
 
     # -- path MTU discovery --
@@ -678,6 +681,7 @@ class AioquicEngine:
         self._settings = settings
         self._reset_token_of = reset_token_of
         self._kind = kind
+        self.uses_ecn = issubclass(kind, MarkedQuic)
         tracing = settings.tracing
         self._key_log = KeyLog(tracing.key_log) if tracing.key_log else None
         self._qlog = Qlog(QlogDirectory(tracing.qlog)) if tracing.qlog else None

@@ -34,6 +34,7 @@ from quicdist.carriers.quic.congestion.controller import Ack, Algorithm, Control
 from quicdist.carriers.quic.congestion.pacer import Pacer
 from quicdist.carriers.quic.congestion.rate_sample import SendState
 from quicdist.carriers.quic.congestion.resume import Capacity, CarefulResume
+from quicdist.carriers.quic.ecn import EcnCounts, EcnValidation
 from quicdist.carriers.quic.engine import burst
 from quicdist.carriers.quic.engine.aioquic_packets import Handlers, Piece, SentPacket
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
@@ -75,6 +76,8 @@ class Congestion(QuicCongestionControl):
         self._state: SendState | None = None
         self._acked_size = 0
         self._lost_size = 0
+        self._marked = 0
+        """Number of packets newly reported with CE."""
         self._newest: SendState | None = None
         self._newest_lost: SendState | None = None
         self._rtt: float | None = None
@@ -158,6 +161,10 @@ class Congestion(QuicCongestionControl):
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         self._rtt = rtt if self._rtt is None else min(self._rtt, rtt)
 
+    def marked(self, packets: int) -> None:
+        """Reports the number of acknowledged packets that were marked with CE."""
+        self._marked += packets
+
     def spurious(self, now: float, size: int) -> None:
         """Reports that `size` bytes that were declared lost are acknowledged."""
         self.controller.on_spurious_loss(now, size)
@@ -169,12 +176,15 @@ class Congestion(QuicCongestionControl):
         Returns False if there is nothing to report, or if it can wait: acknowledgements of little
         data tell the controller little, and come often on a short path.
         """
-        if not self._lost_size:
+        if not self._lost_size and not self._marked:
             newest = self._newest
             is_idle = newest is not None and newest.is_app_limited
             if not self._acked_size or (is_idle and now - self._told_at < pause):
                 return False
         self._told_at = now
+        marked = 0
+        if self._marked:
+            marked = min(self._marked * self.controller.datagram_size, self._acked_size)
         self.controller.on_ack(
             Ack(
                 now=now,
@@ -184,9 +194,10 @@ class Congestion(QuicCongestionControl):
                 newest=self._newest,
                 newest_lost=self._newest_lost,
                 rtt=self._rtt,
+                ecn_ce=marked,
             )
         )
-        self._acked_size = self._lost_size = 0
+        self._acked_size = self._lost_size = self._marked = 0
         self._newest = self._newest_lost = self._rtt = None
         self._take_window()
         return True
@@ -265,6 +276,11 @@ class Recovery(QuicPacketRecovery):
         """Observed reordering in quarters of the minimum round trip; 0 if there was none."""
         self.has_acked = self.has_lost = False
         """Whether frames were acknowledged or lost. The reader clears it."""
+        self.ecn = EcnValidation()
+        self.counts: EcnCounts | None = None
+        """The ECN counts of the ACK frame that aioquic processes."""
+        self._marked_from = 0
+        """The first packet number on the current path."""
 
     def restart(self, datagram_size: int) -> None:
         """Begins again as on a new path (RFC 9000, 9.4).
@@ -277,6 +293,8 @@ class Recovery(QuicPacketRecovery):
         self._rtt_min = math.inf
         self._tolerance = 0
         self._cc.restart(CONTROLLERS[self._algorithm](datagram_size))
+        self.ecn.restart()
+        self._marked_from = self._end
         for packet in self.spaces[-1].sent_packets.values():
             packet.state = None  # type: ignore[attr-defined]
         self._pacer.pacer = Pacer(datagram_size)
@@ -333,7 +351,7 @@ class Recovery(QuicPacketRecovery):
     ) -> None:
         if space.is_application_data:
             ranges = [(each.start, each.stop) for each in ack_rangeset]
-            self.on_ack_ranges(ranges, ack_delay, now, space)
+            self.on_ack_ranges(ranges, ack_delay, now, space, self.counts)
         else:
             super().on_ack_received(
                 ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space
@@ -350,22 +368,35 @@ class Recovery(QuicPacketRecovery):
             self._pacer.pacer.set_rate(self._cc.controller.pacing_rate, now)
 
     def on_ack_ranges(
-        self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
+        self,
+        ranges: list[tuple[int, int]],
+        ack_delay: float,
+        now: float,
+        space: QuicPacketSpace,
+        counts: EcnCounts | None = None,
     ) -> None:
         """Processes an ACK of 1-RTT packets. `ranges` are ascending, with exclusive ends."""
-        self._take_ack(ranges, ack_delay, now, space)
+        self._take_ack(ranges, ack_delay, now, space, counts)
         self._tell(now)
 
     def _take_ack(
-        self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: QuicPacketSpace
+        self,
+        ranges: list[tuple[int, int]],
+        ack_delay: float,
+        now: float,
+        space: QuicPacketSpace,
+        counts: EcnCounts | None,
     ) -> None:
         largest = ranges[-1][1] - 1
+        is_ahead = largest > space.largest_acked_packet
         space.largest_acked_packet = max(space.largest_acked_packet, min(largest, self._end - 1))
         taken = self._take(ranges, space)
         if self._lost and next(reversed(self._lost)) >= ranges[0][0]:
             self._find_spurious(ranges, now)
         if not taken:
             return
+        if is_ahead and self.ecn.marks:
+            self._look_at_marks(taken, counts)
         newest = taken[-1]
         sent_at = newest.sent_time or 0.0
         self._count(taken, space)
@@ -437,6 +468,15 @@ class Recovery(QuicPacketRecovery):
         space.ack_eliciting_in_flight -= eliciting
         if newest is not None:
             self._cc.acknowledged(size, largest, newest)
+
+    def _look_at_marks(self, taken: list[AnyPacket], counts: EcnCounts | None) -> None:
+        """Validates ECN counts, and reports marks (RFC 9000, 13.4.2; RFC 9002, 7.1)."""
+        packets = len(taken)
+        if self._marked_from:
+            packets = sum(packet.packet_number >= self._marked_from for packet in taken)
+        marked = self.ecn.acknowledged(packets, counts, self._end)
+        if marked:
+            self._cc.marked(marked)
 
     def _find_spurious(self, ranges: list[tuple[int, int]], now: float) -> None:
         """Detects acknowledged packets that were declared lost, which shows reordering."""

@@ -20,7 +20,6 @@ from typing import Any
 from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES and do not use this module
 from aioquic.quic.connection import (
     NetworkAddress,
-    QuicConnection,
     QuicConnectionError,
     QuicConnectionState,
     QuicNetworkPath,
@@ -32,6 +31,8 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 from aioquic.tls import Epoch
 
+from quicdist.carriers.quic.ecn import CE, ECT0, ECT1, EcnCounts
+from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
 from quicdist.carriers.quic.engine.aioquic_packets import (
     NUMBER_AT,
     NUMBER_LENGTH,
@@ -48,7 +49,7 @@ from quicdist.protocol.dialects.base import Buffer
 TESTED = frozenset({"1.7.2"})
 """Versions of aioquic with which tests/carriers/test_short_paths.py passes."""
 
-_ACK = b"\x02"
+_ACK, _ACK_ECN = b"\x02", b"\x03"
 _STREAM = 0x08
 """STREAM frames have the types 0x08 to 0x0f (RFC 9000, 19.8), with the following bits."""
 _OFFSET, _LENGTH, _FIN = 4, 2, 1
@@ -82,7 +83,7 @@ class _Run:
         self.parts: list[bytes] = []
 
 
-class ShortPaths(QuicConnection):
+class ShortPaths(MarkedQuic):
     """aioquic's connection with fast paths."""
 
     _loss: Recovery
@@ -123,21 +124,22 @@ class ShortPaths(QuicConnection):
 
     # -- receiving ------------------------------------------------------------------------------
 
-    def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float) -> None:
-        """Processes datagrams from one address."""
+    def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float, ecn: int) -> None:
+        """Processes datagrams from one address, which have the same ECN codepoint."""
         done = 0
         while True:
-            done += self._receive_short(datagrams[done:] if done else datagrams, addr, now)
+            rest = datagrams[done:] if done else datagrams
+            done += self._receive_short(rest, addr, now, ecn)
             if done == len(datagrams):
                 return
-            self.receive_datagram(datagrams[done], addr, now)
+            self.receive_marked(datagrams[done], addr, now, ecn)
             done += 1
 
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
         self.wake_streams()
         super().receive_datagram(data, addr, now)
 
-    def _receive_short(self, datagrams: Sequence[bytes], addr: object, now: float) -> int:
+    def _receive_short(self, datagrams: Sequence[bytes], addr: object, now: float, ecn: int) -> int:
         """Processes datagrams up to the first one that aioquic must process. Returns their number.
 
         There are no side effects of that one.
@@ -162,7 +164,7 @@ class ShortPaths(QuicConnection):
             return 0
         packets, count = opened(self._keys(), cid, datagrams, space.expected_packet_number)
         if packets:
-            self._take_packets(space, path, cid, packets, now)
+            self._take_packets(space, path, cid, packets, now, ecn)
         return count
 
     def _keys(self) -> CryptoPair:
@@ -183,6 +185,7 @@ class ShortPaths(QuicConnection):
         cid: bytes,
         packets: Sequence[Opened],
         now: float,
+        ecn: int,
     ) -> None:
         """Processes authentic packets, as `QuicConnection.receive_datagram` does.
 
@@ -191,11 +194,13 @@ class ShortPaths(QuicConnection):
         largest = space.largest_received_packet
         start = stop = packets[0][0]
         is_ack_eliciting = False
+        count = len(packets)
         for number, first, payload in packets:
             if number != stop or number <= largest:
                 _record(space, start, stop)
                 if number in space.received_packets:
                     start = stop
+                    count -= 1
                     continue
                 start = number
             if number > space.expected_packet_number:
@@ -203,7 +208,9 @@ class ShortPaths(QuicConnection):
             if number > self._spin_highest_pn:
                 self._spin_highest_pn = number
                 self._spin_bit = bool(first & 0x20) is not self._is_client
-            begin = self._take_ack(payload, space, now) if payload[:1] == _ACK else 0
+            kind = payload[:1]
+            is_ack = kind == _ACK_ECN or kind == _ACK  # half the time of `in`
+            begin = self._take_ack(payload, space, now) if is_ack else 0
             at = self._take_stream_frames(payload, begin)
             is_ack_eliciting |= at > begin
             if at < len(payload) or not payload:
@@ -216,6 +223,8 @@ class ShortPaths(QuicConnection):
             largest = max(largest, number)
         self._deliver_run()
         _record(space, start, stop)
+        if ecn:
+            self.data_marks[ecn] += count
         self._put_off_idle(now)
         self._ack_eliciting_sent_since_receipt = False
         if largest > space.largest_received_packet:
@@ -248,13 +257,19 @@ class ShortPaths(QuicConnection):
                 end = first - gap - 1
                 first = end - length - 1
                 ranges.append((first, end))
+            counts = None
+            if payload[0] == _ACK_ECN[0]:
+                ect0, at = _read_var(payload, at)
+                ect1, at = _read_var(payload, at)
+                ce, at = _read_var(payload, at)
+                counts = EcnCounts(ect0, ect1, ce)
         except IndexError:
             return 0
         if first < 0 or largest >= self._packet_number:
             return 0  # it acknowledges packets that were not sent
         ranges.reverse()
         ack_delay = (delay << self._remote_ack_delay_exponent) / 1_000_000
-        self._loss.on_ack_ranges(ranges, ack_delay, now, space)
+        self._loss.on_ack_ranges(ranges, ack_delay, now, space, counts)
         return at
 
     def _take_stream_frames(self, payload: bytes, at: int) -> int:
@@ -393,7 +408,7 @@ class ShortPaths(QuicConnection):
         if space.ack_at is not None and (
             space.ack_at - now <= self._ack_delay / 2 or now - self._told_at >= self._ack_delay
         ):
-            ack = _ack_frame(space, now, self._local_ack_delay_exponent)
+            ack = _ack_frame(space, now, self._local_ack_delay_exponent, self.data_marks)
         burst = _Burst(self, ack, now, is_urgent=is_ack_due)
         if len(streams) > 1:
             streams.sort(key=_pending_size)
@@ -670,15 +685,23 @@ def _keep_behind_gap(receiver: QuicStreamReceiver, offset: int, data: bytes) -> 
     receiver._ranges.add(offset, offset + len(data))
 
 
-def _ack_frame(space: QuicPacketSpace, now: float, delay_exponent: int) -> bytes:
-    """Returns an ACK frame of all received packets (RFC 9000, 19.3)."""
+def _ack_frame(
+    space: QuicPacketSpace, now: float, delay_exponent: int, marks: Sequence[int]
+) -> bytes:
+    """Returns an ACK frame of all received packets (RFC 9000, 19.3).
+
+    `marks` are their numbers by ECN codepoint; without any, the frame has no ECN counts.
+    """
     assert space.largest_received_time is not None
     delay = int((now - space.largest_received_time) * 1_000_000) >> delay_exponent
     *others, above = space.ack_queue
-    frame = _ACK + _var(above.stop - 1) + _var(delay) + _var(len(others)) + _var(len(above) - 1)
+    kind = _ACK_ECN if any(marks) else _ACK
+    frame = kind + _var(above.stop - 1) + _var(delay) + _var(len(others)) + _var(len(above) - 1)
     for received in reversed(others):
         frame += _var(above.start - received.stop - 1) + _var(len(received) - 1)
         above = received
+    if kind == _ACK_ECN:
+        frame += _var(marks[ECT0]) + _var(marks[ECT1]) + _var(marks[CE])
     return frame
 
 

@@ -26,6 +26,7 @@ except ImportError:
 from quicdist.carriers.quic.close_text import describe
 from quicdist.carriers.quic.congestion.choice import algorithm
 from quicdist.carriers.quic.congestion.resume import Capacity
+from quicdist.carriers.quic.ecn import NOT_ECT
 from quicdist.carriers.quic.engine import (
     Batch,
     Closed,
@@ -59,7 +60,7 @@ if not fits(library.__version__):
     )
 
 _progress = tuple.__new__
-_NO_PROGRESS = Progress(0, 0, 0.0, None, math.inf, BASE, None, False, False)
+_NO_PROGRESS = Progress(0, 0, 0.0, None, math.inf, BASE, None, False, False, True)
 _VERSIONS = [1]
 _DATA, _ENDED, _COMPLETED, _ISSUED, _RETIRED = range(5)
 """Kinds of events, as in engine/src/connection.rs."""
@@ -137,14 +138,14 @@ class NativeConnection:
         if self._origin is None:
             self._origin = address
 
-    def receive(self, data: bytes, size: int, path: Path, now: float) -> None:
+    def receive(self, data: bytes, size: int, path: Path, now: float, ecn: int = NOT_ECT) -> None:
         """Processes a batch of datagrams."""
         try:
             if path != self._path:
                 if not self._is_proved and self._origin not in (None, path[0]):
                     return  # a dialer may migrate only after the handshake (RFC 9000, 9)
                 self._take_path(path)
-            self._core.receive(data, size, now)
+            self._core.receive(data, size, now, ecn)
         except RuntimeError as error:
             raise EngineError(str(error)) from error
 
@@ -345,6 +346,7 @@ class NativeEngine:
 
     versions: Sequence[int] = _VERSIONS
     hides_tokens = True
+    uses_ecn = True
     socket_of: SocketOf | None = getattr(library, "Socket", None)
 
     def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf, now: float) -> None:

@@ -28,7 +28,8 @@ class Path:
     `queue` is in seconds at the rate of the path, `loss` a probability, `late` the maximum delay of
     timers, and `mark` the queue in seconds above which datagrams are ECN-marked. ACKs reach the
     sender together, half to one and a half times `aggregation` seconds apart, as on a radio link
-    and at a busy host.
+    and at a busy host. `late_share` is the share of datagrams that arrive a quarter of a round trip
+    later than the others.
     """
 
     rtt: float
@@ -38,6 +39,7 @@ class Path:
     late: float = 0.001
     mark: float = float("inf")
     aggregation: float = 0.0
+    late_share: float = 0.0
 
 
 @dataclass(slots=True)
@@ -181,6 +183,10 @@ class Network:
         self._free_at = max(self._free_at, now) + size / path.rate
         if self._random.random() < path.loss:
             return
+        if path.late_share and self._random.random() < path.late_share:
+            at = self._free_at + 0.75 * path.rtt + _ACK_DELAY
+            self._at(at + path.rtt / 2, lambda: self._acknowledge(flow, [packet]))
+            return
         self._arrive(flow, packet, self._free_at + path.rtt / 2)
 
     def _arrive(self, flow: Flow, packet: _Sent, at: float) -> None:
@@ -205,8 +211,14 @@ class Network:
         size = marked = 0
         for packet in group:
             packet.acknowledged = True
+            if packet.is_lost:
+                flow.controller.on_spurious_loss(self.now, packet.size)
+                continue
             size += packet.size
             marked += packet.size if packet.is_marked else 0
+        if not size:
+            self._send(flow)
+            return
         newest = group[-1]
         lost = self._find_lost(flow, newest.number)
         flow.in_flight -= size
@@ -225,6 +237,7 @@ class Network:
         ):
             packet = outstanding.popleft()
             if not packet.acknowledged:
+                packet.is_lost = True
                 lost.append(packet)
         return lost
 

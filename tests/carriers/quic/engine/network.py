@@ -7,9 +7,10 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from quicdist.carriers.quic.address_validation import AddressValidation
+from quicdist.carriers.quic.ecn import ECT0, NOT_ECT
 from quicdist.carriers.quic.engine import (
     Batch,
     Engine,
@@ -31,6 +32,20 @@ HERE_V6: SocketAddress = ("2001:db8::1", 1000, 0, 0)
 THERE_V6: SocketAddress = ("2001:db8::2", 2000, 0, 0)
 DELAY = 0.01
 """Seconds in one direction."""
+LATE = 0.004
+"""Seconds by which late datagrams are late."""
+
+Treatment: TypeAlias = Callable[[int], int | None]
+"""What a path does with an ECN codepoint; None if it drops the datagram."""
+
+Datagrams: TypeAlias = tuple[bytes, int, int]
+"""Datagrams, the size of each, and their ECN codepoint."""
+
+
+def unchanged(ecn: int) -> int:
+    """Leaves the codepoint alone."""
+    return ecn
+
 
 TOKENS = StatelessResetTokens(b"secret", 2000)
 
@@ -97,20 +112,28 @@ class Network:
         alpns: Sequence[str] = ("quicdist/1",),
         loss: float = 0.0,
         seed: int = 1,
+        treat: Treatment = unchanged,
+        late: float = 0.0,
         verify: tuple[VerifyPeer, VerifyPeer] = (accept, accept),
         is_retried: bool = False,
         addresses: tuple[SocketAddress, SocketAddress] = (HERE, THERE),
     ) -> None:
-        """`verify` are those of the dialer and of the listener."""
+        """`verify` are those of the dialer and of the listener.
+
+        `treat` changes the ECN codepoints of datagrams. That share of them arrives `LATE` seconds
+        later than the others.
+        """
         chosen = [settings(each) if isinstance(each, str) else each for each in (dialer, listener)]
         self.now = 1.0
         self.loss = loss
+        self.treat = treat
+        self.late = late
         self.is_cut = False
         self._dice = random.Random(seed)
         self._listening = engine_of(chosen[1])
         self._verify_peer = verify[1]
         self._proofs = AddressValidation() if is_retried else None
-        self._flying: list[tuple[float, int, SocketAddress, SocketAddress, bytes, int]] = []
+        self._flying: list[tuple[float, int, SocketAddress, SocketAddress, Datagrams]] = []
         self._count = 0
         self.dialer = End(
             engine_of(chosen[0]).dialer("localhost", list(alpns)), addresses[0], verify[0]
@@ -173,8 +196,8 @@ class Network:
             if timer is not None and timer <= self.now:
                 end.connection.handle_timer(self.now)
         while self._flying and self._flying[0][0] <= self.now:
-            _, _, source, target, data, size = heapq.heappop(self._flying)
-            self._arrive(source, target, data, size)
+            _, _, source, target, datagrams = heapq.heappop(self._flying)
+            self._arrive(source, target, datagrams)
         self.settle()
 
     def _settle(self, end: End) -> None:
@@ -188,31 +211,35 @@ class Network:
 
     def _send(self, end: End, batch: Batch) -> None:
         data, size, (target, _) = batch
-        kept = [
-            data[at : at + size]
-            for at in range(0, len(data), size)
-            if not self.is_cut and self._dice.random() >= self.loss
-        ]
-        # Datagrams of one size stay together, as the kernel keeps them.
-        parts = [b"".join(kept)] if len({len(each) for each in kept[:-1]}) <= 1 else kept
-        for part in parts:
-            if part:
+        ecn = ECT0 if end.connection.progress().marks else NOT_ECT
+        kept: dict[tuple[int | None, float], list[bytes]] = defaultdict(list)
+        for at in range(0, len(data), size):
+            if not self.is_cut and self._dice.random() >= self.loss:
+                is_late = self.late and self._dice.random() < self.late
+                kept[self.treat(ecn), LATE if is_late else 0.0].append(data[at : at + size])
+        for (codepoint, late), datagrams in kept.items():
+            if codepoint is None:
+                continue  # the path drops it
+            # Datagrams of one size stay together, as the kernel keeps them.
+            is_even = len({len(each) for each in datagrams[:-1]}) <= 1
+            for part in [b"".join(datagrams)] if is_even else datagrams:
                 self._count += 1
-                at = self.now + DELAY
-                flight = (at, self._count, end.address, target, part, min(size, len(part)))
+                sent = (part, min(size, len(part)), codepoint)
+                flight = (self.now + DELAY + late, self._count, end.address, target, sent)
                 heapq.heappush(self._flying, flight)
 
-    def _arrive(self, source: SocketAddress, target: SocketAddress, data: bytes, size: int) -> None:
+    def _arrive(self, source: SocketAddress, target: SocketAddress, datagrams: Datagrams) -> None:
+        data, size, ecn = datagrams
         path: Path = (source, None)
         if target[:2] != self._there[:2]:
             if target[:2] == self.dialer.address[:2]:
-                self.dialer.connection.receive(data, size, path, self.now)
+                self.dialer.connection.receive(data, size, path, self.now, ecn)
         elif self._listener is None:
-            self._listen(source, data, size)
+            self._listen(source, data, size, ecn)
         else:
-            self._listener.connection.receive(data, size, path, self.now)
+            self._listener.connection.receive(data, size, path, self.now, ecn)
 
-    def _listen(self, source: SocketAddress, data: bytes, size: int) -> None:
+    def _listen(self, source: SocketAddress, data: bytes, size: int, ecn: int) -> None:
         initial = read_initial(data[:size])
         assert initial is not None
         opening: Opening | None = Opening(initial.destination_id)
@@ -224,6 +251,6 @@ class Network:
             opening = self._proofs.check(initial, source, self.now)
         assert opening is not None
         connection = self._listening.listener(opening)
-        connection.receive(data, size, (source, None), self.now)
+        connection.receive(data, size, (source, None), self.now, ecn)
         assert connection.is_started
         self._listener = End(connection, self._there, self._verify_peer)

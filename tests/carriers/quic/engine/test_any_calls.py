@@ -39,7 +39,9 @@ calls = st.one_of(
     st.tuples(st.just("resume"), numbers, numbers),
     st.tuples(st.just("close"), codes, st.binary(max_size=2000)),
     st.tuples(st.just("is_reset"), st.binary(max_size=100)),
-    st.tuples(st.just("receive"), st.binary(max_size=100), st.integers(0, 100)),
+    st.tuples(
+        st.just("receive"), st.binary(max_size=100), st.integers(0, 100), st.integers(0, 255)
+    ),
     st.tuples(st.just("distort"), st.integers(0, 1500), st.integers(0, 255)),
     st.tuples(st.just("take_path"), st.integers(0, 65535)),
     st.tuples(st.just("exchange"), st.integers(1, 3)),
@@ -84,15 +86,15 @@ class Calls:
     def _is_reset(self, data: bytes) -> None:
         self._core.is_reset(data, self._network.now)
 
-    def _receive(self, data: bytes, size: int) -> None:
-        self._core.receive(data, size, self._network.now)
+    def _receive(self, data: bytes, size: int, ecn: int) -> None:
+        self._core.receive(data, size, self._network.now, ecn)
 
     def _distort(self, at: int, byte: int) -> None:
         """The next datagrams of the peer arrive with one other byte."""
         for data, size, _ in self._other.connection.transmit(self._network.now):
             changed = bytearray(data)
             changed[at % len(changed)] = byte
-            self._core.receive(bytes(changed), size, self._network.now)
+            self._core.receive(bytes(changed), size, self._network.now, 0)
 
     def _take_path(self, port: int) -> None:
         self._core.take_path("192.0.2.77", port, 0, None)
@@ -152,7 +154,7 @@ def test_every_call_is_possible_before_and_after_the_connection(released: bool) 
     else:
         core.close(0, b"")
     core.write(0, [b"data"])
-    core.receive(b"data", 4, network.now)
+    core.receive(b"data", 4, network.now, 0)
     _, progress = core.transmit(network.now, 10)
     core.drain()
     core.grant(1 << 20)

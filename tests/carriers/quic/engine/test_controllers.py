@@ -99,7 +99,8 @@ class Twin:
         return None if state is None else self._states[id(state)][0]
 
     def on_spurious_loss(self, now: float, size: int) -> None:
-        """The native engine does not detect spurious losses."""
+        self._ours.on_spurious_loss(now, size)
+        self._theirs.on_spurious_loss(now, size)
 
     def on_persistent_congestion(self) -> None:
         self._ours.on_persistent_congestion()
@@ -116,6 +117,8 @@ class Twin:
         (Path(0.1, 10 * MBIT, queue=0.3, mark=0.05), float("inf"), 12.0),
         (Path(0.001, 100 * MBIT), float("inf"), 1.0),
         (Path(0.03, 50 * MBIT, loss=0.001), 2 * MBIT, 8.0),
+        (Path(0.03, 50 * MBIT, late_share=0.01), float("inf"), 5.0),
+        (Path(0.03, 50 * MBIT, late_share=0.1, mark=0.01), float("inf"), 5.0),
     ],
 )
 def test_alone(name: str, path: Path, limit: float, seconds: float) -> None:
