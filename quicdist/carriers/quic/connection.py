@@ -391,6 +391,7 @@ class QuicConnection:
         self.path_kind = kind
         self.path_switches += 1
         if not self._closed:
+            self._unmarked = None
             self._engine.path_changed(self._loop.time())
             self._host.touch(self)
 

@@ -63,9 +63,6 @@ _NOT_MARKED: dict[bool, list[_Ancillary]] = {
 class UdpSocket:
     """A non-blocking UDP socket. With a wildcard address, each datagram has its local address."""
 
-    marks = True
-    """Whether `use_ecn` marks what is sent. A relay does not pass on the marks of a path."""
-
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self.family = sock.family
@@ -145,8 +142,7 @@ class UdpSocket:
             levels.append((socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, socket.IPV6_TCLASS))
         for level, reads, sends in levels:
             self._reads_ecn |= _option(self._socket, level, reads, 1)
-            if self.marks:
-                _option(self._socket, level, sends, ECT0)
+            _option(self._socket, level, sends, ECT0)
 
     def leave_unmarked(self, address: SocketAddress) -> None:
         """Sends without ECT(0) to this address from now on."""

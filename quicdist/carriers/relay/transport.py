@@ -245,8 +245,14 @@ def _count(batches: Sequence[Batch]) -> int:
 class RelayedSocket(UdpSocket):
     """The socket; `Paths.bind` makes it."""
 
-    marks = False
     paths: Paths
+
+    def leave_unmarked(self, address: SocketAddress) -> None:
+        """Sends without ECT(0) to a peer, whichever way the datagrams take."""
+        super().leave_unmarked(address)
+        for path, real in self.paths.direct.items():
+            if path[0] == address:
+                super().leave_unmarked(real)
 
     def receive(self, limit: int) -> list[Received]:
         """The QUIC datagrams among about `limit` of those that wait."""
@@ -297,6 +303,8 @@ class RelayedSocket(UdpSocket):
                 ]
             )
         elif paths.relay is not None:
+            if paths.relay not in self._unmarked:
+                super().leave_unmarked(paths.relay)  # the relay passes no marks on
             super().send_all(paths.wrapped(batches, path[0], (paths.relay, None)))
         else:
             paths.counters.dropped += _count(batches)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
+import socket
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.carriers.quic.ecn import CE, NOT_ECT
+from quicdist.carriers.quic.ecn import CE, ECT0, NOT_ECT
 from quicdist.carriers.quic.engine import Batch, Path, Received, SocketAddress
+from quicdist.carriers.quic.udp import UdpSocket
 from quicdist.carriers.relay.frames import data_head
-from quicdist.carriers.relay.transport import Paths, local_of, met_at
+from quicdist.carriers.relay.transport import Paths, binder, local_of, met_at
+from tests.support.waiting import PATIENCE
 
 RELAY: SocketAddress = ("203.0.113.10", 4433)
 PEER: SocketAddress = ("198.51.100.7", 5555)
@@ -172,3 +178,38 @@ def test_merged_frames_of_the_relay_stay_merged() -> None:
     batch = (QUIC + QUIC + QUIC[:3], len(QUIC), constant)
     assert paths.wrapped([batch], PEER, over) == [(frames, len(head + QUIC), over)]
     assert (paths.counters.relayed_in, paths.counters.relayed_out) == (3, 3)
+
+
+@pytest.mark.io
+def test_frames_to_the_relay_are_sent_without_a_mark() -> None:
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(contextlib.closing(listening()))
+        relay = stack.enter_context(contextlib.closing(listening()))
+        paths = Paths()
+        ours = binder(paths)(("127.0.0.1", 0), socket.AF_INET, 1 << 16)
+        stack.callback(ours.close)
+        for each in (target, relay, ours):
+            each.use_ecn()
+        paths.relay, paths.relay_host = relay.address, "127.0.0.1"
+        paths.local, paths.is_used = local_of(("127.0.0.1", 1)), True
+        through: Path = (("192.0.2.1", 9), paths.local)
+        direct: Path = (("192.0.2.2", 9), paths.local)
+        paths.use_direct(direct, target.address)
+        ours.send_all([single(QUIC, direct)])
+        assert read_one(target) == ECT0
+        ours.send_all([single(QUIC, through)])
+        assert read_one(relay) == NOT_ECT
+        ours.leave_unmarked(direct[0])
+        ours.send_all([single(QUIC, direct)])
+        assert read_one(target) == NOT_ECT
+
+
+def listening() -> UdpSocket:
+    return UdpSocket.bind(("127.0.0.1", 0), socket.AF_INET, 1 << 16)
+
+
+def read_one(udp: UdpSocket) -> int:
+    """Returns the ECN codepoint of the next datagram."""
+    assert select.select([udp.fileno()], [], [], PATIENCE)[0]
+    ((*_, ecn),) = udp.receive(1)
+    return ecn
