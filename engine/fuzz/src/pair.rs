@@ -14,6 +14,8 @@ pub const LISTENER: usize = 1;
 const ADDRESSES: [(&str, u16); 2] = [("192.0.2.1", 1000), ("198.51.100.1", 2000)];
 const ALPN: &str = "quicdist/2";
 const WINDOW: u64 = 1 << 16;
+/// The ECN codepoint that the engines send with.
+const ECT0: u8 = 2;
 const BURST: usize = 64;
 /// What one call of `transmit` may return beyond its limit: the datagrams of one burst.
 const SEGMENTS: usize = 64;
@@ -135,8 +137,12 @@ impl<'py> End<'py> {
     }
 
     pub fn receive(&mut self, data: &[u8], size: usize, now: f64) {
+        self.receive_marked(data, size, now, ECT0);
+    }
+
+    pub fn receive_marked(&mut self, data: &[u8], size: usize, now: f64, ecn: u8) {
         self.bytes_in += data.len();
-        self.call("receive", (PyBytes::new(self.core.py(), data), size, now));
+        self.call("receive", (PyBytes::new(self.core.py(), data), size, now, ecn));
     }
 
     /// Takes what has arrived. Returns how many bytes that are in all.

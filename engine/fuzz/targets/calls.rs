@@ -35,7 +35,7 @@ enum Call {
     Resume { in_flight: f64, round_trip: f64 },
     Close { code: u32, reason: Vec<u8> },
     IsReset(Vec<u8>),
-    Receive { data: Vec<u8>, size: u16 },
+    Receive { data: Vec<u8>, size: u16, ecn: u8 },
     TakePath(u16),
     Export { label: Vec<u8>, length: u16 },
     Connect,
@@ -92,7 +92,9 @@ fn perform(end: &mut End<'_>, call: &Call, now: f64) {
         Call::Resume { in_flight, round_trip } => end.call("resume", (*in_flight, *round_trip)),
         Call::Close { code, reason } => end.call("close", (*code, PyBytes::new(py, reason))),
         Call::IsReset(data) => end.call("is_reset", (PyBytes::new(py, data), now)),
-        Call::Receive { data, size } => end.receive(data, usize::from(*size), now),
+        Call::Receive { data, size, ecn } => {
+            end.receive_marked(data, usize::from(*size), now, *ecn);
+        }
         Call::TakePath(port) => end.take_path("203.0.113.7", *port),
         Call::Export { label, length } => {
             end.call("export", (PyBytes::new(py, label), usize::from(*length)));

@@ -15,6 +15,7 @@ enum Step {
     Raw {
         data: Vec<u8>,
         size: u16,
+        ecn: u8,
     },
     /// A packet whose first bytes and connection ID are right.
     Headed {
@@ -78,7 +79,9 @@ fn apply(pair: &mut Pair<'_>, victim: usize, step: &Step) {
     let target = ids.first().cloned().unwrap_or_default();
     let source = pair.ends[1 - victim].ids().first().cloned().unwrap_or_default();
     match step {
-        Step::Raw { data, size } => pair.ends[victim].receive(data, usize::from(*size), now),
+        Step::Raw { data, size, ecn } => {
+            pair.ends[victim].receive_marked(data, usize::from(*size), now, *ecn);
+        }
         Step::Headed { first, data } => {
             let mut datagram = vec![*first];
             if first & 0x80 != 0 {
