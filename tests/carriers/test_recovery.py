@@ -174,7 +174,7 @@ def test_acknowledgements_of_little_data_are_reported_together(
     recovery: Recovery, space: QuicPacketSpace, reports: Reports
 ) -> None:
     for number in range(10):
-        acknowledge(recovery, space, FLIGHT + number, 1 + number * 0.0003)
+        acknowledge(recovery, space, FLIGHT + number, 1 + number * 0.0012)
     assert [ack.acknowledged for ack in reports.acks] == [1200, 4 * 1200, 4 * 1200]
     assert all(ack.rtt == pytest.approx(0.0002) for ack in reports.acks)
 
