@@ -28,7 +28,7 @@ from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.ecn import NOT_ECT
 from quicdist.carriers.quic.endpoint import Accept, Endpoint
-from quicdist.carriers.quic.engine import Batch, Received, SocketAddress
+from quicdist.carriers.quic.engine import Batch, Received, SocketAddress, SocketOf
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.strays import STRAYS_PER_SECOND, STRAYS_PER_TURN
 from quicdist.carriers.quic.udp import UdpSocket
@@ -65,6 +65,9 @@ class MemoryUdp(UdpSocket):
         self.sent: list[Batch] = []
         self.bytes_in: Counter[SocketAddress] = Counter()
         self.bytes_out: Counter[SocketAddress] = Counter()
+
+    def compile(self, socket_of: SocketOf | None) -> None:
+        """Does nothing: no datagram may go around the lists."""
 
     def receive(self, limit: int) -> list[Received]:
         count = min(limit, len(self.arriving))

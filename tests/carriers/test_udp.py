@@ -192,6 +192,15 @@ def test_datagrams_with_other_marks_are_batches_of_their_own(socket_of: SocketOf
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("socket_of", SOCKETS[1:])
+def test_compiled_code_does_not_send_to_addresses_without_marks(socket_of: SocketOf) -> None:
+    marked, unmarked = ("192.0.2.1", 1000), ("192.0.2.1", 1001)
+    with contextlib.closing(bound("127.0.0.1", socket.AF_INET, socket_of)) as one:
+        one.leave_unmarked(unmarked)
+        assert one.sender_to(marked) is not None
+        assert one.sender_to(unmarked) is None
+
+
 def test_where_the_kernel_cannot_cut_them(
     sockets: list[UdpSocket], monkeypatch: pytest.MonkeyPatch
 ) -> None:

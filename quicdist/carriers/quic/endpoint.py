@@ -768,7 +768,8 @@ class Endpoint:
         now = self._loop.time()
         for connection in touched:
             try:
-                connection.transmit(now, self._udp.sender)
+                sender = self._udp.sender_to(connection.peer_socket_address)
+                connection.transmit(now, sender)
             except Exception:
                 self._failed(connection)
         self._busy_wait.extend()

@@ -124,13 +124,14 @@ class UdpSocket:
         if socket_of is not None:
             self._compiled = socket_of(self._socket.fileno(), self._wildcard)
 
-    @property
-    def sender(self) -> CompiledSocket | None:
-        """What may send beside `send_all`, at the moment.
+    def sender_to(self, address: SocketAddress) -> CompiledSocket | None:
+        """What may send to this address beside `send_all`, at the moment.
 
-        Nothing while datagrams are queued, or while some addresses get datagrams without ECT(0).
+        Nothing while datagrams are queued, or if they are to be sent without ECT(0).
         """
-        return None if self._queue or self._unmarked or not self._segments else self._compiled
+        if self._queue or not self._segments or address in self._unmarked:
+            return None
+        return self._compiled
 
     def use_ecn(self) -> None:
         """Sends datagrams with ECT(0) and reads the ECN codepoint of received ones (Linux)."""

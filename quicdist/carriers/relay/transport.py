@@ -264,10 +264,9 @@ class RelayedSocket(UdpSocket):
                 del self.bounced[address]
         return self.paths.sort(batches)
 
-    @property
-    def sender(self) -> CompiledSocket | None:
+    def sender_to(self, address: SocketAddress) -> CompiledSocket | None:
         """Nothing while the paths of some peers are chosen."""
-        return None if self.paths.is_used else super().sender
+        return None if self.paths.is_used else super().sender_to(address)
 
     def send_all(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order, each on the path that is chosen for its peer."""
