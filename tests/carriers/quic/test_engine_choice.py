@@ -10,7 +10,10 @@ import pytest
 
 from quicdist import Quic
 from quicdist.carriers.quic import engine_choice
+from quicdist.carriers.quic.engine import aioquic, aioquic_short
+from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths
 from quicdist.carriers.quic.engine_choice import choose
+from tests.carriers.owners import settings
 from tests.support.engines import IS_BUILT, needs_native
 
 
@@ -49,6 +52,44 @@ def test_the_environment_variable_is_for_auto_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("QUICDIST_ENGINE", "quux")
     with pytest.raises(ValueError, match="unknown QUIC engine 'quux'"):
         choose("auto")
+
+
+def uses_fast_paths(name: str) -> bool:
+    dialer = aioquic.engine(settings(engine=name), lambda _: bytes(16)).dialer("a", ["quicdist/1"])
+    return isinstance(dialer._quic, ShortPaths)
+
+
+@pytest.mark.parametrize(
+    ("name", "installed", "level", "reason"),
+    [
+        ("aioquic", "0.0.1", logging.WARNING, "and 0.0.1 is installed"),
+        ("aioquic-plain", min(TESTED), logging.INFO, "aioquic-plain does not use them"),
+    ],
+)
+def test_the_log_tells_once_that_the_fast_paths_are_off(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    installed: str,
+    level: int,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(aioquic_short, "version", lambda _: installed)
+    aioquic_short._tell_off.cache_clear()
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            assert not uses_fast_paths(name)
+    (record,) = caplog.records
+    assert (record.__dict__["event"], record.levelno) == ("fast_paths_off", level)
+    assert reason in record.__dict__["reason"]
+
+
+def test_the_log_is_silent_while_the_fast_paths_are_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(aioquic_short, "version", lambda _: min(TESTED))
+    assert uses_fast_paths("aioquic")
+    assert not caplog.records
 
 
 def test_an_unknown_engine_is_an_error_at_once() -> None:

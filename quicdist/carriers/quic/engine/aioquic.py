@@ -67,7 +67,7 @@ from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery, name_of
-from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, is_tested
+from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, are_on
 from quicdist.carriers.quic.mtu import BASE, PathMtu
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
@@ -739,5 +739,5 @@ class AioquicEngine:
 
 def engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> AioquicEngine:
     """Creates the engine of one endpoint."""
-    is_plain = settings.engine == "aioquic-plain" or not is_tested()
-    return AioquicEngine(settings, reset_token_of, _Quic if is_plain else _ShortQuic)
+    has_fast_paths = are_on(settings.engine)
+    return AioquicEngine(settings, reset_token_of, _ShortQuic if has_fast_paths else _Quic)

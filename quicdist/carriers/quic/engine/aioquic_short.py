@@ -12,6 +12,8 @@ aioquic that they were tested with (`is_tested`), and disabled by `Quic(engine="
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -46,6 +48,8 @@ from quicdist.carriers.quic.engine.aioquic_packets import (
 from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
 from quicdist.protocol.dialects.base import Buffer
 
+_log = logging.getLogger("quicdist.quic")
+
 TESTED = frozenset({"1.7.2"})
 """Versions of aioquic with which tests/carriers/test_short_paths.py passes."""
 
@@ -70,6 +74,25 @@ _IDLE_STEP = 0.001
 def is_tested() -> bool:
     """Whether the installed version of aioquic is one of TESTED."""
     return version("aioquic") in TESTED
+
+
+def are_on(engine: str) -> bool:
+    """Whether the engine of that name uses the fast paths; if not, logs why."""
+    if engine == "aioquic-plain":
+        _tell_off(logging.INFO, "aioquic-plain does not use them")
+        return False
+    if not is_tested():
+        tested = ", ".join(sorted(TESTED))
+        why = f"they are tested with aioquic {tested}, and {version('aioquic')} is installed"
+        _tell_off(logging.WARNING, why)
+        return False
+    return True
+
+
+@functools.cache  # once per process and reason
+def _tell_off(level: int, why: str) -> None:
+    extra = {"event": "fast_paths_off", "reason": why}
+    _log.log(level, "the fast paths through aioquic are off, so it is slower: %s", why, extra=extra)
 
 
 class _Run:
