@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,13 +24,15 @@ from quicdist.cli.bench.verdict import (
     explained,
     limit_of,
 )
+from quicdist.cli.exit_codes import ExitCode
 from quicdist.errors import ErlangError
 from quicdist.gateway import PeerRules, Policy
 from quicdist.kernel.introspection import MOST_BENCH, bench
-from tests.cli.conftest import CALC, COOKIE, Command
+from tests.cli.conftest import CALC, COOKIE, Command, Result
 from tests.support.erlang import Erlang
 from tests.support.gatewayed import GatewayThread, gatewayed_erl, loopback_settings
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE, wait_until
 
 MIB = 1024 * 1024
 
@@ -84,6 +89,18 @@ def test_open_calls_are_bounded(steps: list[tuple[float, int]], round_trip: floa
     assert math.isfinite(load.steady_rate())
 
 
+def test_a_load_stalls_while_nothing_moves() -> None:
+    load = Load(60.0, 10**9, 0, 0.0)
+    load.sample(0, 3.0)
+    assert load.stalled_for(3.0) == 0.0, "no call is open"
+    load.next_chunk(0.01, 3.0)
+    load.sample(5, 4.0)
+    load.sample(5, 6.5)
+    assert load.stalled_for(6.5) == 2.5
+    load.sample(6, 7.0)
+    assert load.stalled_for(7.0) == 0.0
+
+
 # -- the verdict --------------------------------------------------------------------------------
 
 IDLE = RoundTrips(10, 0.020, 0.021)
@@ -116,6 +133,15 @@ LIMITS = [
 def test_what_limits_a_transfer(transfer: Transfer, limit: Limit) -> None:
     assert limit_of(transfer, IDLE) is limit
     assert "\n" not in explained(transfer, limit, "a@b")
+
+
+def test_a_sender_below_its_rate_waits_for_credit() -> None:
+    assert "max_receive_window" in explained(UNLIMITED, Limit.PEER, "a@b")
+
+
+def test_a_receiver_does_not_see_what_limits_the_sender() -> None:
+    text = explained(replace(UNLIMITED, direction=Direction.FROM), Limit.PEER, "a@b")
+    assert text.startswith("the path, or a@b")
 
 
 def test_on_a_short_path_a_busy_machine_explains_a_queue() -> None:
@@ -206,6 +232,30 @@ def test_a_node_that_permits_no_calls_is_only_pinged(quicdist: Command) -> None:
         told = json.loads(quicdist("bench", name, "--seconds", "0.2", "--json").out)
         assert (told["to"], told["from"]) == (None, None)
         assert "quicdist:bench" in told["problem"]
+
+
+def cpu_time(process: subprocess.Popen[str]) -> int:
+    """Returns the CPU time of a process in clock ticks (proc(5), /proc/pid/stat)."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@pytest.mark.io
+def test_a_node_that_stops_during_the_transfer_is_an_error(quicdist: Command) -> None:
+    (quicdist.home / "calc.py").write_text(CALC)
+    bounds = ("--seconds", "600", "--mib", str(1024 * 1024), "--timeout", "3")
+    with (
+        quicdist.node("run", "0@127.0.0.1", "calc.py") as (name, process),
+        quicdist.started("bench", name, *bounds) as bench,
+    ):
+        assert bench.stdout is not None
+        while not bench.stdout.readline().startswith("idle"):
+            assert bench.poll() is None
+        before = cpu_time(process)
+        wait_until(lambda: cpu_time(process) >= before + 50)
+        process.send_signal(signal.SIGSTOP)
+        out, err = bench.communicate(timeout=PATIENCE)
+    Result(bench.returncode, out, err).refused(ExitCode.TIMEOUT, "no data has moved for 3 s")
 
 
 @pytest.mark.io

@@ -34,6 +34,7 @@ class Load:
         self._most = most
         self._samples = [(now, moved)]
         self._recent = deque(self._samples)
+        self._last_moved = now
         self.requested = 0
         self.open = 0
 
@@ -55,6 +56,8 @@ class Load:
 
     def sample(self, moved: int, now: float) -> None:
         """Reports the number of bytes moved so far."""
+        if moved > self._samples[-1][1]:
+            self._last_moved = now
         self._samples.append((now, moved))
         self._recent.append((now, moved))
         while len(self._recent) > 2 and now - self._recent[1][0] >= _RECENT:
@@ -68,6 +71,10 @@ class Load:
     def is_over(self, now: float) -> bool:
         """Whether the transfer ends now."""
         return now >= self._ends or self.is_done
+
+    def stalled_for(self, now: float) -> float:
+        """Returns the seconds since bytes moved; 0 if no call is open."""
+        return now - self._last_moved if self.open else 0.0
 
     def next_chunk(self, round_trip: float, now: float) -> int:
         """Returns the size of the next call, which has begun; 0 if none may begin now."""

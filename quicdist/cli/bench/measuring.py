@@ -92,7 +92,7 @@ class Bench:
             )
 
     async def transfer(self, direction: Direction, bounds: Bounds) -> Transfer:
-        """Measures one direction. Raises NotAllowed, and what Node.call raises."""
+        """Measures one direction. Raises NotAllowed, Problem, and what Node.call raises."""
         needs_copy = direction is Direction.FROM and not self._is_python
         if needs_copy and not await self._answers("binary", "copy", b"\0", 0):
             raise NotAllowed(f"{self._peer} does not permit binary:copy to this node")
@@ -133,12 +133,21 @@ class Bench:
                     # The last acknowledgement is counted a little after the last answer.
                     at = calls.last_ended if load.is_done else time.monotonic()
                     load.sample(self._moved(direction), at)
+                    self._check_progress(load, at)
                     self._progress(f"{direction.value} {self._peer}: {load.rate / 2**20:.1f} MiB/s")
                 pinging.cancel()
                 await calls.finish(self._timeout)
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         return load
+
+    def _check_progress(self, load: Load, now: float) -> None:
+        """Raises Problem if nothing has moved for the time of a small request."""
+        if load.stalled_for(now) > self._timeout:
+            why = (
+                f"{self._peer}: no data has moved for {self._timeout:g} s; --timeout sets the limit"
+            )
+            raise Problem(ExitCode.TIMEOUT, why)
 
     def _moved(self, direction: Direction) -> int:
         """Returns the bytes that the peer acknowledged, or that arrived from it."""

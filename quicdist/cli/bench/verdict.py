@@ -144,4 +144,18 @@ def explained(transfer: Transfer, limit: Limit, node: str) -> str:
         case Limit.PATH:
             return "the path; neither CPU, window nor loss explains it"
         case Limit.PEER:
-            return f"{node} or its gateway; CPU, window and path of this side have room for more"
+            return _waiting(transfer.direction, node)
+
+
+def _waiting(direction: Direction, node: str) -> str:
+    """Returns the limits that only the other side of a transfer sees.
+
+    The sender knows its pacing rate and the receiver its window. A sender that is below its rate
+    waits for credit (RFC 9000, 4.1).
+    """
+    if direction is Direction.TO:
+        return (
+            f"{node} or its gateway, which grants no more credit: it reads slowly, or its "
+            "max_receive_window is small for this round trip"
+        )
+    return f"the path, or {node} or its gateway, which sends the data; measure from there to know"
