@@ -77,6 +77,8 @@ class End:
         self.ids = set(connection.connection_ids)
         self.retired: set[bytes] = set()
         self.written = 0
+        self.datagrams = self.dropped = 0
+        """Datagrams that this end sent, and those of them that the network dropped."""
 
     def write(self, stream: int, data: bytes) -> None:
         self.connection.write(stream, [data])
@@ -217,9 +219,13 @@ class Network:
             if not self.is_cut and self._dice.random() >= self.loss:
                 is_late = self.late and self._dice.random() < self.late
                 kept[self.treat(ecn), LATE if is_late else 0.0].append(data[at : at + size])
+        count = -(-len(data) // size)
+        end.datagrams += count
+        end.dropped += count
         for (codepoint, late), datagrams in kept.items():
             if codepoint is None:
                 continue  # the path drops it
+            end.dropped -= len(datagrams)
             # Datagrams of one size stay together, as the kernel keeps them.
             is_even = len({len(each) for each in datagrams[:-1]}) <= 1
             for part in [b"".join(datagrams)] if is_even else datagrams:

@@ -168,6 +168,60 @@ def test_bulk_arrives_over_a_lossy_path(dialer: str, listener: str, congestion: 
     assert here.connection.progress().pacing_rate > 0
 
 
+@each_pair
+@pytest.mark.parametrize("seed", range(3))
+def test_data_is_exact_under_loss_and_reordering(dialer: str, listener: str, seed: int) -> None:
+    network = Network(dialer, listener, seed=seed)
+    network.establish()
+    network.open()
+    network.loss, network.late = 0.03, 0.3
+    here, there = network.dialer, network.listener
+    sent = random.Random(seed).randbytes(500_000)
+    for at in range(0, len(sent), 20_000):
+        here.write(0, sent[at : at + 20_000])
+    network.run(lambda: here.connection.progress().acknowledged == len(sent))
+    assert there.data[0] == sent
+
+
+@each_engine
+def test_datagrams_are_counted(engine: str) -> None:
+    """Those that were lost are known from the acknowledgements of later ones."""
+    network = Network(engine, engine)
+    network.establish()
+    network.open()
+    here = network.dialer
+    counted = here.connection.datagrams_sent() - here.datagrams
+    here.write(0, bytes(500_000))
+    network.run(lambda: here.connection.progress().acknowledged == here.written)
+    assert here.connection.datagrams_lost() == 0
+    assert here.connection.datagrams_sent() - here.datagrams == counted
+    network.loss = 0.05
+    here.write(0, bytes(500_000))
+    network.run(lambda: here.connection.progress().acknowledged == here.written)
+    assert 0 < here.connection.datagrams_lost() <= here.dropped
+    assert here.connection.datagrams_sent() - here.datagrams == counted
+
+
+@each_engine
+def test_the_chosen_congestion_control_is_used(engine: str) -> None:
+    """Only BBR does not slow down after a loss."""
+
+    def duration(congestion: str) -> float:
+        chosen = settings(engine, congestion=congestion)
+        network = Network(chosen, chosen)
+        network.establish()
+        network.open()
+        network.loss = 0.01
+        began = network.now
+        network.dialer.write(0, bytes(3 * MIB))
+        here = network.dialer.connection
+        network.run(lambda: here.progress().acknowledged == 3 * MIB)
+        return network.now - began
+
+    bbr, cubic, reno = (duration(each) for each in ("bbr", "cubic", "reno"))
+    assert 2 * bbr < min(cubic, reno)
+
+
 @each_engine
 def test_counters_are_ordered_and_exact_at_the_end(engine: str) -> None:
     network = Network(engine, engine)
