@@ -16,10 +16,10 @@ import random
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from benchmarks.sides.measuring import LARGE, SMALL, Answer, hear, log_errors_only, say
-from quicdist import Identity, Mailbox, Node, Quic, Trust
+from benchmarks.wan.node import node_on
+from quicdist import Mailbox, Node
 
 ASKING = 10
 """Number of processes that send small messages during a bulk transfer."""
@@ -44,16 +44,6 @@ async def sink(me: Mailbox) -> None:
         message = await me.receive()
         if type(message) is tuple:
             await me.send(message[0], message[1])
-
-
-def node_on(host: str, settings: dict[str, Any]) -> Node:
-    return Node(
-        f"0@{host}",
-        cookie="benchmark",
-        carriers=[Quic(**settings)],
-        identity=Identity.ephemeral([host]),
-        trust=Trust.nothing(),
-    )
 
 
 async def flow(node: Node, other: str, seconds: float) -> float:
