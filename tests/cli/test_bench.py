@@ -144,6 +144,13 @@ def test_a_receiver_does_not_see_what_limits_the_sender() -> None:
     assert text.startswith("the path, or a@b")
 
 
+def test_little_loss_explains_a_slow_sender_that_may_use_cubic() -> None:
+    lossy = replace(UNLIMITED, direction=Direction.FROM, loss=0.006)
+    assert "0.6% if a@b sends with CUBIC" in explained(lossy, Limit.PATH, "a@b")
+    for other in (replace(lossy, direction=Direction.TO), replace(lossy, loss=None)):
+        assert "CUBIC" not in explained(other, Limit.PATH, "a@b")
+
+
 def test_on_a_short_path_a_busy_machine_explains_a_queue() -> None:
     short = RoundTrips(10, 0.0005, 0.001)
     slow = replace(UNLIMITED, trips=RoundTrips(10, 0.010, 0.02))

@@ -20,6 +20,8 @@ _WINDOW = 0.8
 """Fraction of the receive window above which the window is the limit."""
 _TOLERATED = 0.02
 """Loss that BBR tolerates (draft-ietf-ccwg-bbr, 2.6)."""
+_NOTICED_BY_CUBIC = 0.0005
+"""Loss at which CUBIC and Reno send less than fast paths carry (RFC 9438, 5.1)."""
 _PACED = 0.7
 """A transfer at this fraction of the pacing rate uses what the controller found."""
 _QUEUE = 0.25
@@ -142,9 +144,19 @@ def explained(transfer: Transfer, limit: Limit, node: str) -> str:
                 f"tolerates ({_TOLERATED:.0%})"
             )
         case Limit.PATH:
-            return "the path; neither CPU, window nor loss explains it"
+            return _path(transfer, node)
         case Limit.PEER:
             return _waiting(transfer.direction, node)
+
+
+def _path(transfer: Transfer, node: str) -> str:
+    """Returns what a full path looks like, and what looks like one.
+
+    `quicdist bench` sends with BBR; the congestion control of the other node is unknown.
+    """
+    if transfer.direction is Direction.FROM and (transfer.loss or 0.0) >= _NOTICED_BY_CUBIC:
+        return f"the path, or its loss of {transfer.loss:.1%} if {node} sends with CUBIC or Reno"
+    return "the path; neither CPU, loss nor a receive window of the default size explains it"
 
 
 def _waiting(direction: Direction, node: str) -> str:
