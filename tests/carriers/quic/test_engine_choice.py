@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from quicdist import Quic
 from quicdist.carriers.quic import engine_choice
-from quicdist.carriers.quic.engine import aioquic, aioquic_short
+from quicdist.carriers.quic.engine import aioquic_short, load_engine
 from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths
 from quicdist.carriers.quic.engine_choice import choose
 from tests.carriers.owners import settings
@@ -55,8 +56,17 @@ def test_the_environment_variable_is_for_auto_alone(monkeypatch: pytest.MonkeyPa
 
 
 def uses_fast_paths(name: str) -> bool:
-    dialer = aioquic.engine(settings(engine=name), lambda _: bytes(16)).dialer("a", ["quicdist/1"])
+    dialer: Any = load_engine(settings(engine=name), lambda _: bytes(16)).dialer("a", ["b"])
     return isinstance(dialer._quic, ShortPaths)
+
+
+@pytest.mark.parametrize("name", ["aioquic", "aioquic-plain"])
+def test_the_environment_variable_decides_on_the_fast_paths(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(aioquic_short, "version", lambda _: min(TESTED))
+    monkeypatch.setenv("QUICDIST_ENGINE", name)
+    assert uses_fast_paths("auto") == uses_fast_paths(name) == (name == "aioquic")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +89,8 @@ def test_the_log_tells_once_that_the_fast_paths_are_off(
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             assert not uses_fast_paths(name)
-    (record,) = caplog.records
+    events = [each for each in caplog.records if each.__dict__["event"] != "engine"]
+    (record,) = events  # once
     assert (record.__dict__["event"], record.levelno) == ("fast_paths_off", level)
     assert reason in record.__dict__["reason"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
 from quicdist.carriers.quic.congestion.resume import Capacity
@@ -375,4 +375,5 @@ def load_engine(settings: QuicSettings, reset_token_of: ResetTokenOf) -> Engine:
     """
     name = choose(settings.engine)
     module = importlib.import_module(f"{__name__}.{MODULES[name]}")
-    return cast(Engine, module.engine(settings, reset_token_of))
+    # The adapter must not see `auto`: one adapter has two engines.
+    return cast(Engine, module.engine(replace(settings, engine=name), reset_token_of))
