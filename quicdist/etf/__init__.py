@@ -11,13 +11,10 @@ from quicdist.etf.codec import (
     decode,
     decode_bare,
     decode_prefix,
-    decode_run,
     encode,
     encode_bare,
     encode_bare_parts,
-    encode_frame,
     encode_parts,
-    split_frames,
 )
 from quicdist.etf.errors import EtfDecodeError, EtfEncodeError, EtfError
 from quicdist.etf.footprint import footprint
@@ -57,12 +54,9 @@ __all__ = [
     "decode",
     "decode_bare",
     "decode_prefix",
-    "decode_run",
     "encode",
     "encode_bare",
     "encode_bare_parts",
-    "encode_frame",
     "encode_parts",
     "footprint",
-    "split_frames",
 ]

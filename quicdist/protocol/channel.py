@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from quicdist import etf
+from quicdist.etf import codec
 from quicdist.etf.terms import Atom, Term
 from quicdist.limits import SessionLimits
 from quicdist.protocol.errors import ProtocolError, UsageError
@@ -235,12 +236,12 @@ class Channel:
     ) -> tuple[list[tuple[Term, int]], int, int]:
         """Takes the packets in a row that begin with `opening`, as the first one does.
 
-        See `etf.decode_run` for the result. An invalid packet stays in the queue.
+        See `etf.codec.decode_run` for the result. An invalid packet stays in the queue.
         """
         first = queue[0]
         assert type(first) is FramePacket
         _, atoms, offset = opening
-        return etf.decode_run(
+        return codec.decode_run(
             queue,
             queue.popleft,
             first.data[:offset],
@@ -390,7 +391,7 @@ class Channel:
             head.prefixes = {}
         refs, atoms = head.refs, head.atoms
         try:
-            made = etf.encode_frame(
+            made = codec.encode_frame(
                 payload, self._outgoing, refs, atoms, head.prefixes, self._one_step
             )
             if isinstance(made, bytes):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from struct import Struct
 
-from quicdist.etf import split_frames
+from quicdist.etf.codec import split_frames
 from quicdist.limits import CarrierLimits
 from quicdist.protocol.dialects.base import Buffer, DialectError
 
