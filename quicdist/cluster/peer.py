@@ -767,7 +767,9 @@ class Peer:
         return reason, cause
 
     def _refused(self, error: HandshakeRefused) -> None:
-        self.refusal = error.with_traceback(None)  # the traceback refers to this object
+        # The tracebacks of this error and of one before it refer to this object.
+        self.refusal = error.with_traceback(None)
+        error.__context__ = None
         if error.answer is not None:
             self.connection.send_handshake(error.answer)
             self._close_after_refusal(str(error), error.cause)

@@ -566,10 +566,9 @@ class Handshake:
             self._check_proof(
                 self._early_proof, prover, lambda cookie: self._transcript.proof(cookie, prover)
             )
-        except WrongCookie as error:
+        except WrongCookie:
             self.close()
-            answer = hs.build_status(Status.WRONG_COOKIE)
-            raise WrongCookie(str(error), answer=answer) from None
+            raise
         self._transcript.add(self._early_proof)
 
     def _check_proof(
@@ -578,7 +577,7 @@ class Handshake:
         """Verifies a proof in constant time. `expected` returns the proof of a cookie.
 
         A dialer may prove any accepted cookie, and the listener answers with the same one. Raises
-        WrongCookie if no cookie matches.
+        WrongCookie if no cookie matches, with a status if the proof came with the name.
         """
         accepted: tuple[bytes, ...] = (self._cookie,)
         if prover is hs.Prover.DIALER:
@@ -590,7 +589,8 @@ class Handshake:
         reason = f"{self._peer_name} has another cookie than this node"
         if self.is_bound:
             reason += _RELAYED
-        raise WrongCookie(reason)
+        answer = hs.build_status(Status.WRONG_COOKIE) if self._early_proof else None
+        raise WrongCookie(reason, answer=answer)
 
     def _connected(self, move: Move) -> Connected:
         self._move(move)
