@@ -12,13 +12,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from importlib.util import find_spec
 from statistics import median
 
-from benchmarks.wan.network import Absent, Path, Spaces, built, check, network
-from benchmarks.wan.sides import Sides, ask, start_ours
-
-ALPNS = ("quicdist/1", "quicdist/2")
+from benchmarks.wan.network import Absent, Path, Spaces, built, check
+from benchmarks.wan.sides import Sides, ask, each_variant, start_ours
 
 
 def row(spaces: Spaces, engine: str, alpn: str, times: int) -> tuple[float, float, float]:
@@ -40,19 +37,16 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=9, help="number of connections")
     options = parser.parse_args()
     path = Path(options.rtt, options.rate, options.loss, 100)
-    engines = ["aioquic", *(["native"] if find_spec("quicdist_engine") else [])]
     try:
         check()
         with built() as program:
             print(f"{path}\n")
             print("| engine | ALPN | connect, ms | first 16 MiB, s | again, s |")
             print("|---|---|---|---|---|")
-            for engine in engines:
-                for alpn in ALPNS:
-                    with network(program, path) as spaces:
-                        connect, first, again = row(spaces, engine, alpn, options.times)
-                    cells = f"{connect * 1000:.0f} | {first:.2f} | {again:.2f}"
-                    print(f"| {engine} | {alpn} | {cells} |", flush=True)
+            for engine, alpn, spaces in each_variant(program, path):
+                connect, first, again = row(spaces, engine, alpn, options.times)
+                cells = f"{connect * 1000:.0f} | {first:.2f} | {again:.2f}"
+                print(f"| {engine} | {alpn} | {cells} |", flush=True)
     except Absent as why:
         print(f"wide-area paths cannot be measured here: {why}", file=sys.stderr)
         return 1

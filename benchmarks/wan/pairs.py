@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from importlib.util import find_spec
 
-from benchmarks.wan.network import Absent, Path, Spaces, built, check, network
-from benchmarks.wan.sides import Sides, ask, start_ours
+from benchmarks.wan.network import Absent, Path, Spaces, built, check
+from benchmarks.wan.sides import Sides, ask, each_variant, start_ours
 
-ALPNS = ("quicdist/1", "quicdist/2")
 QUANTILES = (0.5, 0.9, 0.99)
 
 
@@ -37,19 +35,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the losses")
     options = parser.parse_args()
     path = Path(options.rtt, options.rate, options.loss, 100)
-    engines = ["aioquic", *(["native"] if find_spec("quicdist_engine") else [])]
     try:
         check()
         with built() as program:
             print(f"{path}\n")
             print("| engine | ALPN | questions | p50, ms | p90, ms | p99, ms |")
             print("|---|---|---|---|---|---|")
-            for engine in engines:
-                for alpn in ALPNS:
-                    with network(program, path, options.seed) as spaces:
-                        times = times_of(spaces, engine, alpn, options.seconds)
-                    cells = (f"{times[int(len(times) * part)] * 1000:.1f}" for part in QUANTILES)
-                    print(f"| {engine} | {alpn} | {len(times)} | {' | '.join(cells)} |", flush=True)
+            for engine, alpn, spaces in each_variant(program, path, options.seed):
+                times = times_of(spaces, engine, alpn, options.seconds)
+                cells = (f"{times[int(len(times) * part)] * 1000:.1f}" for part in QUANTILES)
+                print(f"| {engine} | {alpn} | {len(times)} | {' | '.join(cells)} |", flush=True)
     except Absent as why:
         print(f"wide-area paths cannot be measured here: {why}", file=sys.stderr)
         return 1

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path as File
 from typing import Any
 
-from benchmarks.wan.network import HERE, THERE, Absent, Spaces
+from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, network
+
+ENGINES = ["aioquic", *(["native"] if find_spec("quicdist_engine") else [])]
+"""The installed engines."""
+ALPNS = ("quicdist/1", "quicdist/2")
 
 _ROOT = File(__file__).parents[2]
 
@@ -69,3 +74,11 @@ def start_ours(sides: Sides, spaces: Spaces, settings: Mapping[str, Any]) -> sub
     driver = sides.start(spaces.here, *words, HERE, name)
     hear(driver)
     return driver
+
+
+def each_variant(program: str, path: Path, seed: int = 1) -> Iterator[tuple[str, str, Spaces]]:
+    """Yields each installed engine and ALPN with a new path between two namespaces."""
+    for engine in ENGINES:
+        for alpn in ALPNS:
+            with network(program, path, seed) as spaces:
+                yield engine, alpn, spaces
