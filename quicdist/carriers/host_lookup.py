@@ -25,7 +25,7 @@ async def look_up_host(
 ) -> Found:
     """Returns the addresses of a host, as `socket.getaddrinfo`.
 
-    Raises socket.gaierror if the host is unknown, or if there is no answer in `timeout` seconds.
+    Raises socket.gaierror if the host is unknown or the look-up takes more than `timeout` seconds.
     """
     if _is_address(host):
         return socket.getaddrinfo(host, port, family, kind)

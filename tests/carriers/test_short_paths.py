@@ -86,7 +86,7 @@ class Network:
                 heapq.heappush(self._flying, (arrival, self._sent, 1 - place, data))
                 if self._dice.random() < self.loss / 4:  # a copy
                     heapq.heappush(self._flying, (arrival, -self._sent, 1 - place, data))
-        timers = [side.connection.timer() for side in live]
+        timers = [side.connection.progress().timer for side in live]
         assert timers == [QuicConnection.get_timer(side.connection._quic) for side in live]
         times = [at for at in timers if at is not None] + [at for at, *_ in self._flying[:1]]
         # A fixed clock would repeat the same timer rounding error forever.

@@ -13,7 +13,7 @@ NOT_ECT, ECT1, ECT0, CE = range(4)
 """The codepoints of the ECN field (RFC 3168, 5)."""
 
 _TESTED = 10
-"""Number of packets after which a path that has marked all of them is not believed."""
+"""The validation fails if at least this number of packets was marked with CE and none was not."""
 
 
 class EcnCounts(NamedTuple):

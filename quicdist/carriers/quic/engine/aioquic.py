@@ -530,15 +530,6 @@ class AioquicConnection:
         if self._mtu.lost(size, self._now):
             self._quic.set_datagram_size(self._mtu.size)
 
-    @property
-    def datagram_size(self) -> int:
-        """The current maximum datagram size."""
-        return self._quic._max_datagram_size
-
-    def timer(self) -> float | None:
-        """The time of the next timer."""
-        return self._quic.get_timer()
-
     def handle_timer(self, now: float) -> None:
         """Runs loss detection and the idle timeout."""
         self._now = now
@@ -555,14 +546,6 @@ class AioquicConnection:
             senders = [stream.sender for stream in self._quic._streams.values()]
             self._acknowledged = sum([sender._buffer_start for sender in senders])
         return self._acknowledged
-
-    def sent(self) -> int:
-        """What counts against the credit of the peer (RFC 9000, 4.1)."""
-        return self._quic._remote_max_data_used
-
-    def pacing_rate(self) -> float:
-        """The pacing rate of the congestion controller."""
-        return self._congestion.controller.pacing_rate
 
     def measured(self) -> Capacity | None:
         """The model of the congestion controller."""
