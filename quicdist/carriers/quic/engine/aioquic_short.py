@@ -441,9 +441,7 @@ class ShortPaths(MarkedQuic):
         if ack and not burst.payloads and is_ack_due:
             burst.payloads.append(ack)
             burst.pieces.append(())
-        if not burst.payloads:
-            return []
-        datagrams = self._send_burst(burst, now)
+        datagrams = self._send_burst(burst, now) if burst.payloads else []
         if burst.is_paced:
             self._pacing_at = self._loss._pacer.next_send_time(now=now)
         address = path.addr

@@ -170,10 +170,11 @@ class Network:
         self.now = max(self.now, stop)
 
     def establish(self) -> None:
-        """Runs until both ends have a confirmed connection."""
+        """Runs until both ends have a confirmed connection, and ends their handshakes."""
         self.run(lambda: len(self.ends) == 2 and all(end.alpn is not None for end in self.ends))
-        self.listener.connection.peer_proved()
-        self.dialer.connection.peer_proved()
+        for end in self.ends:
+            end.connection.peer_proved()
+            end.connection.send_whole(False)
         self.run(lambda: self.dialer.connection.is_confirmed)
 
     def open(self) -> None:

@@ -408,6 +408,28 @@ def test_bursts_are_bounded(engine: str) -> None:
         pytest.fail("it always has more")
 
 
+@each_engine
+def test_a_call_that_sends_nothing_keeps_the_timer(engine: str) -> None:
+    """A datagram that arrives while the pacer holds data back must not stop its timer."""
+    network = Network(engine, engine)
+    network.establish()
+    network.open()
+    here = network.dialer
+    here.write(0, bytes(2 * MIB))
+    held_back = 0
+    while here.connection.progress().acknowledged < MIB:
+        network.wait(0.0005)
+        network.settle()
+        due = here.connection.progress().timer
+        assert due is not None
+        if not here.connection.transmit(network.now):
+            timer = here.connection.progress().timer
+            assert timer is not None
+            assert timer <= due
+            held_back += due < network.now + 0.005
+    assert held_back
+
+
 # -- ids, paths, resets ---------------------------------------------------------------------------
 
 
