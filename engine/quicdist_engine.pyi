@@ -8,7 +8,7 @@ __version__: str
 _State: TypeAlias = tuple[float, float, float, float, float, float, bool]
 
 _Progress: TypeAlias = tuple[
-    int, int, float, float | None, float, int, float | None, bool, bool, bool
+    int, int, float, float | None, float, int, float | None, bool, bool, bool, bool
 ]
 """The fields of quicdist.carriers.quic.engine.Progress."""
 

@@ -63,8 +63,8 @@ pub struct Burst {
 }
 
 /// (acknowledged, sent, pacing rate, round trip, least round trip, datagram size, timer, more to
-/// send, something to drain, datagrams are to be sent with ECT(0)).
-pub type Progress = (u64, u64, f64, Option<f64>, f64, u16, Option<f64>, bool, bool, bool);
+/// send, something to drain, datagrams are to be sent with ECT(0), data waits for the peer's credit).
+pub type Progress = (u64, u64, f64, Option<f64>, f64, u16, Option<f64>, bool, bool, bool, bool);
 
 pub struct Live {
     settings: Arc<Settings>,
@@ -524,6 +524,8 @@ impl Live {
             // quinn-proto gets no more than may leave: while data waits for the congestion window, it
             // sends no acknowledgements either.
             self.outgoing.feed(connection, most * size, self.is_whole);
+        } else {
+            self.outgoing.hold();
         }
         let mut transmit = connection.poll_transmit(at, most, &mut self.out);
         if transmit.is_none() && self.outgoing.owes_ack() {
@@ -590,6 +592,7 @@ impl Live {
             self.has_more,
             !self.happened.is_empty() || self.incoming.has_readable(),
             self.marks,
+            self.outgoing.is_blocked(),
         )
     }
 

@@ -64,6 +64,8 @@ pub struct Outgoing {
     sent: SharedSent,
     /// Local streams that are open.
     opened: u64,
+    /// The last attempt to hand over data met the end of the peer's credit.
+    met_limit: bool,
 }
 
 impl Outgoing {
@@ -97,6 +99,16 @@ impl Outgoing {
     /// Whether the peer waits for an acknowledgement.
     pub fn owes_ack(&self) -> bool {
         self.sent.lock().unwrap().owes_ack()
+    }
+
+    /// Whether data waits for the peer's credit and for nothing else (RFC 9000, 4.1).
+    pub fn is_blocked(&self) -> bool {
+        self.met_limit && self.queued > 0 && self.unsent() == 0
+    }
+
+    /// The congestion window or the pacer lets nothing leave, so the credit is not the limit.
+    pub fn hold(&mut self) {
+        self.met_limit = false;
     }
 
     /// Whether nothing waits to be sent for the first time.
@@ -141,6 +153,7 @@ impl Outgoing {
         if self.queued == 0 || room == 0 {
             return;
         }
+        self.met_limit = false;
         if whole {
             if self.unsent() == 0 {
                 let first = self.queues.keys().next().copied();
@@ -176,7 +189,10 @@ impl Outgoing {
                         queue.pop_front();
                     }
                 }
-                Err(WriteError::Blocked) => break,
+                Err(WriteError::Blocked) => {
+                    self.met_limit = true;
+                    break;
+                }
                 Err(_) => {
                     has_ended = true;
                     break;

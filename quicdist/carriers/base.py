@@ -87,6 +87,8 @@ class ConnectionStatistics:
     """Maximum UDP payload in bytes of sent datagrams; 0 for a carrier without datagrams."""
     pacing_rate: float = 0.0
     """Bytes per second at which congestion control sends; 0 if it is unknown."""
+    flow_blocked: float = 0.0
+    """Seconds in which data waited for the peer's credit and for nothing else (RFC 9000, 4.1)."""
     migrations: int = 0
     """How often the peer's address changed."""
     path: PathKind = PathKind.PLAIN

@@ -82,6 +82,10 @@ class PeerInfo:
     pacing_rate: float = 0.0
     """Bytes per second at which congestion control sends; 0 if it is unknown."""
 
+    flow_blocked: float = 0.0
+    """Seconds in which data waited for flow control credit of the peer and for nothing else: its
+    receive window is small, or it consumes slowly (RFC 9000, 4.1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class MailboxInfo:
@@ -194,6 +198,7 @@ def peer_info(peer: Peer) -> PeerInfo:
         datagrams_sent=carrier.datagrams_sent,
         datagram_size=carrier.datagram_size,
         pacing_rate=carrier.pacing_rate,
+        flow_blocked=carrier.flow_blocked,
         is_held_back=peer.is_held_back,
     )
 

@@ -572,6 +572,24 @@ async def test_statistics() -> None:
         assert sent.datagrams_lost == 0
 
 
+async def test_the_time_without_credit_is_counted() -> None:
+    limits = CarrierLimits(receive_window=64 * 1024)
+    async with node() as a, node(limits=limits, hoard=True) as b:
+        here, there = await a.connect(b)
+        assert here.connection.statistics().flow_blocked == 0
+        for _ in range(20):
+            here.connection.send_frame((bytes(16 * 1024),))
+        await until(lambda: here.connection.statistics().flow_blocked > 0)
+        there.hoard = False
+        there.connection.consumed(there.frame_bytes)
+        assert await here.connection.flush(PATIENCE)
+        blocked = here.connection.statistics().flow_blocked
+        here.connection.send_frame((bytes(1000),))
+        await there.until(lambda: len(there.frames) == 21)
+        assert here.connection.statistics().flow_blocked == blocked
+        assert there.connection.statistics().flow_blocked == 0
+
+
 # -- weather ------------------------------------------------------------------------------------
 
 

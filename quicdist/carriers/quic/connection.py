@@ -244,6 +244,10 @@ class QuicConnection:
         """The count of queued bytes from which the send window may be full."""
         self._writable = True
         self._flushers: list[asyncio.Future[bool]] = []
+        self._blocked_since: float | None = None
+        """Since when data waits for the peer's credit."""
+        self._blocked_before = 0.0
+        """Seconds for which it waited before."""
 
         self._ending: CloseReason | None = None
         self._closed: CloseReason | None = None
@@ -443,6 +447,7 @@ class QuicConnection:
             datagrams_lost=self._engine.datagrams_lost(),
             datagram_size=progress.datagram_size,
             pacing_rate=progress.pacing_rate,
+            flow_blocked=self._blocked_until(self._loop.time()),
             migrations=self._migrations,
             path=self.path_kind,
             path_switches=self.path_switches,
@@ -612,12 +617,20 @@ class QuicConnection:
             self._migrations += 1
         if not progress.marks:
             self._leave_unmarked(path[0])
+        if progress.is_blocked or self._blocked_since is not None:
+            self._blocked_before = self._blocked_until(now)
+            self._blocked_since = now if progress.is_blocked else None
         if path != self._validated and math.isinf(self._engine.allowance):
             self._validated = path
             self._host.moved(self)
         if progress.has_more:
             self._host.touch(self)
         self._alarm.set(progress.timer)
+
+    def _blocked_until(self, now: float) -> float:
+        """Returns the seconds up to `now` in which data waited for the peer's credit."""
+        since = self._blocked_since
+        return self._blocked_before + (0.0 if since is None else max(now - since, 0.0))
 
     def _leave_unmarked(self, address: SocketAddress) -> None:
         if address != self._unmarked:

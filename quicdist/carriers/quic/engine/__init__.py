@@ -130,6 +130,8 @@ class Progress(NamedTuple):
     marks: bool
     """Whether the datagrams are to be sent with ECT(0). False after the path or the peer has failed
     the validation (RFC 9000, 13.4.2)."""
+    is_blocked: bool
+    """Whether data waits for the peer's credit and for nothing else (RFC 9000, 4.1)."""
 
 
 class CompiledSocket(Protocol):

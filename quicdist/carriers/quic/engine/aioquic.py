@@ -488,7 +488,24 @@ class AioquicConnection:
             self.has_more,
             bool(quic._events),
             loss.ecn.marks,
+            self._is_blocked(),
         )
+
+    def _is_blocked(self) -> bool:
+        """Whether data waits for the peer's credit and for nothing else."""
+        quic, loss = self._quic, self._recovery
+        credit = quic._remote_max_data - quic._remote_max_data_used
+        waits = False
+        for stream in quic._streams_queue:
+            sender = stream.sender
+            if sender.buffer_is_empty or stream.is_blocked or not len(sender._pending):
+                continue
+            most = min(sender.highest_offset + credit, stream.max_stream_data_remote)
+            if sender._pending[0].start < most:
+                return False
+            waits = True
+        left = loss.congestion_window - loss.bytes_in_flight
+        return waits and left >= quic._max_datagram_size
 
     # -- path MTU discovery --
 

@@ -60,7 +60,7 @@ if not fits(library.__version__):
     )
 
 _progress = tuple.__new__
-_NO_PROGRESS = Progress(0, 0, 0.0, None, math.inf, BASE, None, False, False, True)
+_NO_PROGRESS = Progress(0, 0, 0.0, None, math.inf, BASE, None, False, False, True, False)
 _VERSIONS = [1]
 _DATA, _ENDED, _COMPLETED, _ISSUED, _RETIRED = range(5)
 """Kinds of events, as in engine/src/connection.rs."""

@@ -266,6 +266,41 @@ def test_the_peer_sends_no_more_than_it_is_granted(dialer: str, listener: str) -
 
 
 @each_pair
+def test_a_sender_without_credit_is_blocked(dialer: str, listener: str) -> None:
+    network = Network(dialer, settings(listener, limits=CarrierLimits(receive_window=300_000)))
+    network.establish()
+    here, there = network.dialer, network.listener
+    assert not here.connection.progress().is_blocked
+    here.write(0, bytes(MIB))
+    network.run(lambda: here.connection.progress().is_blocked)
+    there.connection.grant(1_000)
+    network.wait(1.0)
+    assert here.connection.progress().is_blocked
+    there.connection.grant(4 * MIB)
+    network.run(lambda: there.connection.received() == here.written)
+    network.wait(1.0)
+    assert not here.connection.progress().is_blocked
+    assert not there.connection.progress().is_blocked
+
+
+@each_engine
+def test_a_sender_limited_by_congestion_control_is_not_blocked(engine: str) -> None:
+    network = Network(engine, engine)
+    network.establish()
+    network.open()
+    here = network.dialer
+    here.write(0, bytes(MIB))
+    here.write(4, bytes(MIB))
+
+    def is_done() -> bool:
+        progress = here.connection.progress()
+        assert not progress.is_blocked
+        return progress.acknowledged == here.written
+
+    network.run(is_done)
+
+
+@each_pair
 def test_a_refused_stream_ends_at_both_sides_and_alone(dialer: str, listener: str) -> None:
     network = Network(dialer, listener)
     network.establish()
