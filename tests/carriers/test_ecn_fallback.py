@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -58,8 +60,11 @@ class PathEndpoint(Endpoint):
         return [(host, port)]
 
 
-async def dial(engine: str, drops: tuple[bool, bool]) -> tuple[PathUdp, PathUdp]:
-    """Exchanges frames over a path that drops ECT(0) of the dialer, of the listener, or of both."""
+@asynccontextmanager
+async def connected(
+    engine: str, drops: tuple[bool, bool]
+) -> AsyncIterator[tuple[list[PathUdp], list[Node], list[Owner]]]:
+    """Connects over a path that drops ECT(0) of the dialer, of the listener, or of both."""
     nodes: list[Node] = []
 
     def accept(connection: object) -> Owner:
@@ -74,16 +79,39 @@ async def dial(engine: str, drops: tuple[bool, bool]) -> tuple[PathUdp, PathUdp]
     here, there = sockets
     here.peer, there.peer = (there, nodes[1].endpoint), (here, nodes[0].endpoint)
     try:
-        ours, theirs = await nodes[0].connect(nodes[1], host=THERE[0], port=THERE[1])
-        await ours.send(b"hello")
-        await theirs.until(lambda: theirs.frames)
-        await theirs.send(b"hello too")
-        await ours.until(lambda: ours.frames)
-        await ours.connection.flush(10.0)
+        owners = await nodes[0].connect(nodes[1], host=THERE[0], port=THERE[1])
+        yield sockets, nodes, list(owners)
     finally:
         for each in nodes:
             await each.endpoint.close(0)
-    return here, there
+
+
+async def exchange(ours: Owner, theirs: Owner) -> None:
+    """Sends a frame in each direction, and waits for the acknowledgements."""
+    for sender, receiver in ((ours, theirs), (theirs, ours)):
+        await sender.send(b"hello")
+        assert await sender.connection.flush(10.0)
+        assert receiver.frames.pop() == b"hello"
+
+
+async def dial(engine: str, drops: tuple[bool, bool]) -> list[PathUdp]:
+    """Exchanges frames over such a path."""
+    async with connected(engine, drops) as (sockets, _, (ours, theirs)):
+        await exchange(ours, theirs)
+    return sockets
+
+
+async def rebind_listener(engine: str) -> PathUdp:
+    """Replaces the socket of a listener whose path drops ECT(0). Returns the new one."""
+    async with connected(engine, (False, True)) as ((here, there), (_, node), (ours, theirs)):
+        await exchange(ours, theirs)
+        renewed = PathUdp(THERE, drops=True)
+        renewed.peer = there.peer
+        node.endpoint._bind = lambda *_: renewed
+        node.endpoint.rebind(*THERE[:2])
+        here.peer = (renewed, node.endpoint)
+        await exchange(ours, theirs)
+    return renewed
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -96,6 +124,13 @@ def test_a_connection_is_established_over_a_path_that_drops_marked_datagrams(
         assert bool(udp.dropped) is udp.drops
         if udp.drops:
             assert peer in udp.unmarked
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_new_socket_of_a_listener_leaves_the_same_paths_unmarked(engine: str) -> None:
+    renewed = run_virtually(rebind_listener(engine))
+    assert not renewed.dropped
+    assert renewed.unmarked == {HERE}
 
 
 @pytest.mark.parametrize("engine", ENGINES)

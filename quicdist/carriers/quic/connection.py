@@ -655,6 +655,11 @@ class QuicConnection:
         self._engine.move(self._loop.time())
         self._host.touch(self)
 
+    def rebound(self) -> None:
+        """Keeps an accepted connection on the new socket of the endpoint, which knows no paths."""
+        if self._unmarked is not None:
+            self._host.leave_unmarked(self._unmarked)
+
     def is_reset(self, data: bytes, now: float) -> bool:
         """Whether the engine recognizes a datagram from the peer's address as a stateless reset."""
         return self._engine.is_reset(data, now)

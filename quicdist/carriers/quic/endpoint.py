@@ -306,7 +306,9 @@ class Endpoint:
         for connection in self.connections:
             if connection.role is Role.DIALER:
                 connection.move()
-            elif not self._still_reaches(connection):
+            elif self._still_reaches(connection):
+                connection.rebound()
+            else:
                 connection.fail("the local address has changed", Cause.ADDRESS_NOT_AVAILABLE)
 
     def _watch_socket(self) -> None:
