@@ -25,8 +25,6 @@ ASKING = 10
 """Number of processes that send small messages during a bulk transfer."""
 PAIRS = 50
 """Number of processes that send small messages, each to a process of its own, and nothing else."""
-_STARTED = 16
-"""Number of large messages of which the start of a connection is measured."""
 _PAUSE = 0.05
 """Seconds between two messages of one process."""
 
@@ -99,15 +97,28 @@ def varied(chance: random.Random) -> Iterator[float]:
         yield _PAUSE * (0.5 + chance.random())
 
 
-async def start(node: Node, other: str) -> float:
-    """Measures the first messages of a connection, in seconds until the other side has them."""
+async def start(node: Node, other: str, count: float) -> list[float]:
+    """Measures the first messages of a connection: 1, 4, 16 and so on, up to `count`.
+
+    Returns the seconds until the answer to each of these numbers of messages.
+    """
+    marks = [number for number in (4**power for power in range(8)) if number <= count]
+    times = []
+
+    async def send(me: Mailbox) -> None:
+        for number in range(1, marks[-1] + 1):
+            await me.send(("sink", other), LARGE)
+            if number in marks:
+                await me.send(("sink", other), (me.pid, number))
+
     async with node.mailbox() as me:
         began = time.perf_counter()
-        for _ in range(_STARTED):
-            await me.send(("sink", other), LARGE)
-        await me.send(("sink", other), (me.pid, 1))
-        await me.receive()
-        return time.perf_counter() - began
+        sending = asyncio.create_task(send(me))
+        for _ in marks:
+            await me.receive()
+            times.append(time.perf_counter() - began)
+        await sending
+    return times
 
 
 async def connect(node: Node, other: str) -> float:
@@ -125,7 +136,7 @@ async def measure(node: Node, other: str, what: str, seconds: float) -> Answer:
     if what == "ping":
         return {"times": await asked(node, other, seconds)}
     if what == "start":
-        return {"times": [await start(node, other)]}
+        return {"times": await start(node, other, seconds)}
     if what == "connect":
         return {"times": [await connect(node, other)]}
     if what == "pairs":

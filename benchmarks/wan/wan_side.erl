@@ -42,6 +42,8 @@ listen(Node) ->
 
 do(bulk, Node, For) ->
     rate(flow(Node, For));
+do(start, Node, Count) ->
+    times(start(Node, Count div 1000000));
 do(ping, Node, For) ->
     times(asked(Node, For));
 do(mixed, Node, For) ->
@@ -60,6 +62,20 @@ flow(Node, For) ->
     {sink, Node} ! {self(), 1},
     receive 1 -> ok end,
     Count * 1048576 * 1000000 / (now_us() - Began).
+
+%% The first messages of a connection: 1, 4, 16 and so on.
+start(Node, Count) ->
+    Marks = [M || M <- [1, 4, 16, 64, 256, 1024, 4096, 16384], M =< Count],
+    Me = self(),
+    Began = now_us(),
+    spawn_link(fun() ->
+        Message = <<0:(8 * 1024 * 1024)>>,
+        [begin
+             {sink, Node} ! Message,
+             lists:member(N, Marks) andalso ({sink, Node} ! {Me, N})
+         end || N <- lists:seq(1, lists:last(Marks))]
+    end),
+    [receive M -> now_us() - Began end || M <- Marks].
 
 put_until(Node, Message, Until, Count) ->
     {sink, Node} ! Message,
