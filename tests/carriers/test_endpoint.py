@@ -485,7 +485,7 @@ async def test_a_reader_that_stops_stops_the_sender(alpn: str) -> None:
 
 
 async def test_windows_grow_by_what_was_consumed_and_no_more() -> None:
-    limits = CarrierLimits(receive_window=128 * 1024)
+    limits = CarrierLimits(receive_window=128 * 1024, max_receive_window=128 * 1024)
     async with node() as a, node(limits=limits, hoard=True) as b:
         here, there = await a.connect(b)
         for _ in range(100):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,8 +54,8 @@ def test_it_does_not_grow_for_who_does_not_read_and_shrinks_again() -> None:
     assert window.size == MIB
     window = ReceiveWindow(MIB, 24 * MIB, budget)
     fed(window, 100 * MIB, 1.0)
-    for _ in range(10):
-        window.received(0, 23 * MIB, 5.0, 0.1)
+    for step in range(10):
+        window.received(0, 23 * MIB, 5.0 + step, 0.1)
     assert window.size == MIB
     assert budget.left == 96 * MIB
 
@@ -72,17 +75,103 @@ def test_while_data_waits_in_the_socket_the_peer_sends_as_far_ahead_as_is_read()
     assert window.step == step
 
 
-def test_little_data_may_wait_in_the_socket() -> None:
+def test_one_burst_is_no_queue() -> None:
     window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(96 * MIB))
-    fed(window, 40 * MIB, 2.0, unread=100 * 1024)
+    fed(window, 20 * MIB, 1.0)
+    fed(window, 20 * MIB, 1.06, since=1.0, unread=MIB)
+    fed(window, 20 * MIB, 1.5, since=1.06)
+    assert window.ahead is None
+
+
+def test_a_bound_that_was_not_the_readers_is_gone_after_some_round_trips() -> None:
+    window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(96 * MIB))
+    fed(window, 60 * MIB, 1.0)
+    assert window.size == 24 * MIB
+    fed(window, 1 * MIB, 5.0, since=1.0, unread=MIB)
+    assert window.ahead == MIB
+    fed(window, 1 * MIB, 6.5, since=5.0)  # no more arrives than before, but nothing waits
+    assert window.ahead is None
+
+
+@pytest.mark.parametrize("unread", [20 * 1024, 100 * 1024])
+@pytest.mark.parametrize("rate", [1 * MIB, 40 * MIB])
+def test_little_data_may_wait_in_the_socket(unread: int, rate: float) -> None:
+    window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(96 * MIB))
+    fed(window, rate, 2.0, unread=unread)
     assert window.ahead is None
 
 
 def test_a_slow_reader_lets_the_peer_send_the_first_window() -> None:
     window = ReceiveWindow(2 * MIB, 24 * MIB, MemoryBudget(96 * MIB))
     fed(window, 40 * MIB, 1.0)
-    fed(window, 1000, 2.0, since=1.0, unread=4 * MIB)
+    fed(window, 1000, 3.0, since=1.0, unread=4 * MIB)
     assert window.ahead == 2 * MIB
+
+
+def test_a_pause_of_the_sender_says_nothing_about_the_reader() -> None:
+    window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(96 * MIB))
+    fed(window, 20 * MIB, 1.0)
+    for now in (2.0, 3.0, 4.0):
+        window.received(20 * MIB, 0, now, 0.1, least=0.1)
+    for now in (4.06, 4.12, 4.18):
+        window.received(int(20 * MIB * (now - 3)), 0, now, 0.1, least=0.1, unread=MIB)
+    assert window.ahead is not None
+    assert window.ahead >= 2 * MIB
+
+
+# -- the start of a connection ------------------------------------------------------------------
+
+BDP = 16 * MIB
+
+
+def round_trips(first: int | None, *, rtt: float = 0.1, interval: float = 0.001) -> float:
+    """Returns after how many round trips BDP bytes are in flight.
+
+    The sender doubles its window in each round trip, as in STARTUP and slow start, and sends
+    evenly. `first` is the first receive window; None for unlimited credit.
+    """
+    receiver = ReceiveWindow(first or 1 << 40, 2 * BDP, MemoryBudget(2 * BDP))
+    limit = receiver.size
+    congestion, sent, received, acknowledged = 16 * 1024.0, 0.0, 0.0, 0.0
+    data: deque[tuple[float, float]] = deque()
+    answers: deque[tuple[float, float, int]] = deque()
+    now = 0.0
+    while sent - acknowledged < BDP:
+        now += interval
+        while data and data[0][0] <= now:
+            received += data.popleft()[1]
+        receiver.received(int(received), 0, now, rtt, least=rtt)
+        answers.append((now + rtt / 2, received, int(received) + receiver.size))
+        while answers and answers[0][0] <= now:
+            _, count, credit = answers.popleft()
+            congestion += count - acknowledged
+            acknowledged = count
+            if credit - limit >= receiver.step:
+                limit = credit
+        room = min(acknowledged + congestion, limit) - sent
+        size = min(max(room, 0.0), 2 * congestion / rtt * interval)
+        sent += size
+        data.append((now + rtt / 2, size))
+        assert now < 100 * rtt
+    return now / rtt
+
+
+@pytest.mark.parametrize("rtt", [0.02, 0.1, 0.2])
+@pytest.mark.parametrize("first", [256 * 1024, MIB])
+def test_the_window_grows_as_fast_as_a_slow_start(first: int, rtt: float) -> None:
+    assert round_trips(first, rtt=rtt) <= round_trips(None, rtt=rtt) + 0.5
+
+
+def test_a_sender_that_already_knows_the_path_is_not_held_for_long() -> None:
+    """Each window is used up at once. It grows fourfold in each round trip."""
+    window = ReceiveWindow(256 * 1024, 24 * MIB, MemoryBudget(96 * MIB))
+    window.received(0, 0, 0.0, 0.1, least=0.1)
+    total, rounds = 0, 0
+    while window.size < 15 * MIB:
+        total += window.size
+        rounds += 1
+        window.received(total, 0, rounds * 0.1, 0.1, least=0.1)
+    assert rounds == 3
 
 
 def test_the_first_window_can_be_a_dialects() -> None:

@@ -845,20 +845,20 @@ class QuicConnection:
         if self._closed:
             return
         engine, received = self._engine, self._engine.received()
-        if received + self._credit - self._limit < self._window.step:
-            return
-        if not self._in_handshake:  # the window of an unauthenticated peer does not grow
-            progress = engine.progress()
+        now = self._loop.time()
+        # The window of an unauthenticated peer does not grow.
+        if not self._in_handshake and self._window.is_due(now):
+            progress, behind = engine.progress(), engine.behind_gaps()
             self._window.received(
-                received,
+                received + (behind or 0),  # a lost datagram is no pause of the reader
                 self._outstanding,
-                self._loop.time(),
+                now,
                 progress.round_trip,
                 least=progress.least_round_trip,
-                unread=0 if engine.behind_gaps() is None else self._host.unread(),
+                unread=0 if behind is None else self._host.unread(),
             )
         credit = self._credit
-        if received + credit <= self._limit:
+        if received + credit - self._limit < self._window.step:
             return
         self._limit = received + credit
         engine.grant(credit)

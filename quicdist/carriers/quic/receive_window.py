@@ -2,9 +2,10 @@
 
 The receive window is the number of bytes that a peer may send beyond the consumed ones. A window
 smaller than the bandwidth-delay product makes the sender wait in each round trip. The product is
-estimated from the bytes that arrive in a round trip while they are consumed immediately. The window
-is a multiple of that, because a sender in slow start doubles its rate in each round trip and
-receives credit half a round trip later. Unconsumed data reduces the window again.
+estimated twice in each round trip from the bytes that arrive while they are consumed immediately.
+The window is a multiple of that, because a sender in slow start doubles its rate in each round trip
+and receives credit half a round trip later. So the window never is the limit of a slow start for
+longer than a round trip. Unconsumed data reduces the window again.
 
 A sender cannot tell a slow reader from a slow path. It fills the buffer of the socket, where small
 messages wait behind bulk data as in the queue of a router. While data waits there, the peer may
@@ -23,8 +24,15 @@ _MIN_INTERVAL = 0.005
 """Minimum time in seconds of a rate measurement, because data arrives in bursts."""
 _MAX_WAIT = 0.005
 """Maximum time in seconds that data may wait in the buffer of the socket."""
+_LEAST_WAIT = 128 * 1024
+"""Bytes that may wait there at any rate: the data of one event loop iteration is no queue."""
+_SHARE = 4
+"""Part of the window that justifies a datagram with credit. A sender that uses its whole credit
+waits for this part."""
 _GRANT_STEP = 512 * 1024
 """Credit in bytes that justifies a datagram for any window size."""
+_CAUTIOUS = 4
+"""Measurements without waiting data after which `ahead` grows faster."""
 
 
 class MemoryBudget:
@@ -54,8 +62,14 @@ class ReceiveWindow:
         self._reserved = 0
         self._received = 0
         self._at: float | None = None
+        self._due = -math.inf
         self._rate = 0.0
-        """Bytes per second that are read, a moving average."""
+        """Bytes per second that the reader can read, a moving average. Only the measurements while
+        data waits in the socket lower it, because in the others the reader waited."""
+        self._waits = False
+        """Whether data waited in the socket at the last measurement."""
+        self._clear = 0
+        """Measurements since data has waited in the socket."""
         self.ahead: int | None = None
         """Maximum bytes beyond the highest received ones, while data waits in the socket."""
 
@@ -63,8 +77,8 @@ class ReceiveWindow:
     def step(self) -> int:
         """Credit in bytes that justifies a datagram."""
         if self.ahead is not None:
-            return min(self.ahead // 8, _GRANT_STEP)
-        return min(self.size // 2, _GRANT_STEP)
+            return max(min(self.ahead // 8, _GRANT_STEP), 1)
+        return max(min(self.size // _SHARE, _GRANT_STEP), 1)
 
     @property
     def size(self) -> int:
@@ -75,6 +89,10 @@ class ReceiveWindow:
         """Raises the initial size to the minimum that the dialect needs."""
         self._first = max(self._first, size)
         self._largest = max(self._largest, self._first)
+
+    def is_due(self, now: float) -> bool:
+        """Whether `received` would measure."""
+        return now >= self._due
 
     def received(
         self,
@@ -89,32 +107,44 @@ class ReceiveWindow:
         """Reports the number of bytes received so far, and how many of them are not consumed.
 
         `round_trip` is the smoothed and `least` the minimum round trip, and `unread` the number of
-        bytes that wait in the socket.
+        bytes that wait in the socket. Does nothing if no measurement is due.
         """
+        if now < self._due:
+            return
+        shortest = _MIN_INTERVAL if round_trip is None else min(round_trip, least)
+        interval = max(shortest / 2, _MIN_INTERVAL)
+        before, since = self._received, self._at
+        self._received, self._at, self._due = total, now, now + interval
         if unconsumed > self.size // 2:
             self._resize(max(self._first, self.size // 2))
+        elif since is not None and round_trip is not None and now > since:
+            rate = (total - before) / (now - since)
+            self._look_at_socket(unread, rate, shortest)
+            if self.ahead is None:
+                wanted = min(int(_ARRIVALS * rate * round_trip), self._largest)
+                if wanted > self.size:
+                    self._resize(wanted)
+
+    def _look_at_socket(self, unread: int, rate: float, least: float) -> None:
+        """Limits `ahead` while data waits in the socket, and raises it again afterwards.
+
+        The first limit needs two measurements, because a burst is no queue. Without waiting data
+        the limit grows slowly at first, and fast if it was none of the reader.
+        """
+        waits = unread > max(_LEAST_WAIT, max(rate, self._rate) * _MAX_WAIT)
+        if rate > self._rate:
+            self._rate += (rate - self._rate) / 2
+        elif waits:
+            self._rate += (rate - self._rate) / 4
+        if waits and (self._waits or self.ahead is not None):
+            self.ahead = max(int(self._rate * (least + _MAX_WAIT)), self._first)
+        self._waits = waits
+        self._clear = 0 if waits else self._clear + 1
+        if self.ahead is None or waits:
             return
-        if self._at is None or round_trip is None:
-            self._received, self._at = total, now
-            return
-        elapsed = now - self._at
-        if elapsed < max(min(round_trip, least) / 2, _MIN_INTERVAL):
-            return
-        rate = (total - self._received) / elapsed
-        self._received, self._at = total, now
-        self._rate += (rate - self._rate) / 4 if self._rate else rate
-        if unread > self._rate * _MAX_WAIT:
-            ahead = int(self._rate * (min(round_trip, least) + _MAX_WAIT))
-            self.ahead = max(ahead, self._first)
-        elif self.ahead is not None:
-            self.ahead += self.ahead // 16
-        if self.ahead is not None:
-            if self.ahead < self.size:
-                return
+        self.ahead += self.ahead >> max(4 - self._clear // _CAUTIOUS, 0)
+        if self.ahead >= self.size:
             self.ahead = None
-        wanted = min(int(_ARRIVALS * rate * round_trip), self._largest)
-        if wanted > self.size:
-            self._resize(wanted)
 
     def _resize(self, size: int) -> None:
         wanted = size - self.size
