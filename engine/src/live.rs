@@ -541,7 +541,7 @@ impl Live {
         let mut control = self.control.lock().unwrap();
         match &transmit {
             Some(transmit) => control.on_departed(transmit.size),
-            None if room.datagrams > 0 && self.outgoing.is_empty() => control.on_idle(),
+            None if room.datagrams > 0 && self.outgoing.waits() => control.on_idle(),
             None => {}
         }
         transmit

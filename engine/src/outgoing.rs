@@ -106,6 +106,11 @@ impl Outgoing {
         self.met_limit && self.queued > 0 && self.unsent() == 0
     }
 
+    /// Whether the application or the peer's credit is the limit, and not the path.
+    pub fn waits(&self) -> bool {
+        self.is_empty() || self.is_blocked()
+    }
+
     /// The congestion window or the pacer lets nothing leave, so the credit is not the limit.
     pub fn hold(&mut self) {
         self.met_limit = false;

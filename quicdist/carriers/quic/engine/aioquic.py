@@ -468,7 +468,7 @@ class AioquicConnection:
             self._told_of = space.largest_received_packet
         if self._pacer.left <= 0:
             quic._pacing_at = None  # the end of a burst has stopped it, not the pacer
-        elif not self._pacer.pacer.is_idle and not _has_data(quic):
+        elif not self._pacer.pacer.is_idle and (not _has_data(quic) or self._is_blocked()):
             self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
             self._pacer.pacer.on_idle()
         self.has_more = len(datagrams) >= most

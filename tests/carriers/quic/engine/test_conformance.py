@@ -21,6 +21,7 @@ from quicdist.carriers.trust import Alert, Credentials, Trust
 from quicdist.limits import CarrierLimits
 from tests.carriers.owners import IDENTITY
 from tests.carriers.quic.engine.network import (
+    DELAY,
     HERE,
     HERE_V6,
     THERE,
@@ -41,6 +42,7 @@ PAIRS = [
 each_pair = pytest.mark.parametrize(("dialer", "listener"), PAIRS)
 each_engine = pytest.mark.parametrize("engine", ENGINES)
 MIB = 1024 * 1024
+ROUND_TRIP = 2 * DELAY
 
 
 def mutual(engine: str) -> QuicSettings:
@@ -281,6 +283,26 @@ def test_a_sender_without_credit_is_blocked(dialer: str, listener: str) -> None:
     network.wait(1.0)
     assert not here.connection.progress().is_blocked
     assert not there.connection.progress().is_blocked
+
+
+@each_pair
+def test_credit_that_comes_late_does_not_end_the_start_of_a_sender(
+    dialer: str, listener: str
+) -> None:
+    """The rate of a sender that waits for credit says nothing about the path."""
+    network = Network(dialer, settings(listener, limits=CarrierLimits(receive_window=64_000)))
+    network.establish()
+    here, there = network.dialer, network.listener
+    here.write(0, bytes(8 * MIB))
+    for _ in range(15):
+        network.run(lambda: here.connection.progress().is_blocked)
+        network.wait(ROUND_TRIP)
+        there.connection.grant(64_000)
+    assert there.connection.received() < 2 * MIB
+    before = network.now
+    network.open()
+    network.run(lambda: there.connection.received() == here.written)
+    assert network.now - before < 12 * ROUND_TRIP
 
 
 @each_engine
