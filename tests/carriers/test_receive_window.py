@@ -60,6 +60,15 @@ def test_it_does_not_grow_for_who_does_not_read_and_shrinks_again() -> None:
     assert budget.left == 96 * MIB
 
 
+def test_what_arrives_and_is_not_consumed_does_not_let_it_grow() -> None:
+    budget = MemoryBudget(96 * MIB)
+    window = ReceiveWindow(MIB, 24 * MIB, budget)
+    window.received(0, 0, 0.1, 0.1)
+    window.received(MIB // 2, MIB // 2, 0.2, 0.1)
+    assert window.size == MIB
+    assert budget.left == 96 * MIB
+
+
 def test_while_data_waits_in_the_socket_the_peer_sends_as_far_ahead_as_is_read() -> None:
     window = ReceiveWindow(MIB, 24 * MIB, MemoryBudget(96 * MIB))
     fed(window, 20 * MIB, 1.0)

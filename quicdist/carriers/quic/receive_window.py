@@ -60,7 +60,7 @@ class ReceiveWindow:
         self._largest = max(largest, first)
         self._budget = budget
         self._reserved = 0
-        self._received = 0
+        self._consumed = 0
         self._at: float | None = None
         self._due = -math.inf
         self._rate = 0.0
@@ -113,12 +113,13 @@ class ReceiveWindow:
             return
         shortest = _MIN_INTERVAL if round_trip is None else min(round_trip, least)
         interval = max(shortest / 2, _MIN_INTERVAL)
-        before, since = self._received, self._at
-        self._received, self._at, self._due = total, now, now + interval
+        consumed = total - unconsumed
+        before, since = self._consumed, self._at
+        self._consumed, self._at, self._due = consumed, now, now + interval
         if unconsumed > self.size // 2:
             self._resize(max(self._first, self.size // 2))
         elif since is not None and round_trip is not None and now > since:
-            rate = (total - before) / (now - since)
+            rate = (consumed - before) / (now - since)
             self._look_at_socket(unread, rate, shortest)
             if self.ahead is None:
                 wanted = min(int(_ARRIVALS * rate * round_trip), self._largest)
