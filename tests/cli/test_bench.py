@@ -122,7 +122,16 @@ LIMITS = [
     (replace(UNLIMITED, cpu_there=0.97, loss=0.1), Limit.CPU_THERE),
     (replace(UNLIMITED, machine_here=0.99), Limit.MACHINE_HERE),
     (replace(UNLIMITED, machine_here=0.99, pacing_rate=52e6), Limit.PATH),
-    (replace(UNLIMITED, rate=125e6, trips=RoundTrips(9, 0.2, 0.2)), Limit.WINDOW),
+    (replace(UNLIMITED, blocked=0.5), Limit.WINDOW),
+    (replace(UNLIMITED, blocked=0.5, trips=RoundTrips(9, 0.04, 0.04)), Limit.WINDOW),
+    (replace(UNLIMITED, blocked=0.5, machine_here=0.99), Limit.WINDOW),
+    (replace(UNLIMITED, blocked=0.5, cpu_there=0.97), Limit.CPU_THERE),
+    (replace(UNLIMITED, blocked=0.9, rate=1e6), Limit.PEER),
+    (replace(UNLIMITED, blocked=0.1, trips=RoundTrips(9, 0.2, 0.2)), Limit.PATH),
+    (
+        replace(UNLIMITED, direction=Direction.FROM, rate=125e6, trips=RoundTrips(9, 0.2, 0.2)),
+        Limit.WINDOW,
+    ),
     (replace(UNLIMITED, loss=0.05), Limit.LOSS),
     (replace(UNLIMITED, loss=0.01, pacing_rate=52e6), Limit.PATH),
     (replace(UNLIMITED, trips=RoundTrips(9, 0.05, 0.06)), Limit.PATH),
@@ -132,23 +141,50 @@ LIMITS = [
 @pytest.mark.parametrize(("transfer", "limit"), LIMITS)
 def test_what_limits_a_transfer(transfer: Transfer, limit: Limit) -> None:
     assert limit_of(transfer, IDLE) is limit
-    assert "\n" not in explained(transfer, limit, "a@b")
+    assert "\n" not in explained(transfer, limit, IDLE, "a@b")
 
 
-def test_a_sender_below_its_rate_waits_for_credit() -> None:
-    assert "max_receive_window" in explained(UNLIMITED, Limit.PEER, "a@b")
+def test_the_verdict_about_a_window_names_the_setting_and_what_suffices() -> None:
+    far = RoundTrips(10, 0.1, 0.11)
+    slow = replace(UNLIMITED, rate=256 * 1024 / 0.1, blocked=0.9, cpu_there=0.1)
+    assert limit_of(slow, far) is Limit.WINDOW
+    text = explained(slow, Limit.WINDOW, far, "a@b")
+    assert "of a@b, which grants 256 KiB in a round trip; raise max_receive_window" in text
+    assert "at 100 ms, 1.8 MiB for 100 Mbit/s and 17.9 MiB for 1000 Mbit/s suffice" in text
+    assert "reads slowly" not in text
+    unknown = explained(replace(slow, cpu_there=None), Limit.WINDOW, far, "a@b")
+    assert unknown.endswith("reads slowly looks the same")
+    from_it = explained(replace(slow, direction=Direction.FROM), Limit.WINDOW, far, "a@b")
+    assert "of this process; raise" in from_it
+
+
+@pytest.mark.parametrize(
+    ("blocked", "words"),
+    [(0.9, "grants little credit"), (0.0, "answers slowly"), (None, "or the path")],
+)
+def test_a_sender_that_is_held_by_the_peer(blocked: float | None, words: str) -> None:
+    slow = replace(UNLIMITED, rate=1e6, blocked=blocked)
+    assert limit_of(slow, IDLE) is Limit.PEER
+    assert words in explained(slow, Limit.PEER, IDLE, "a@b")
+
+
+def test_on_a_short_path_a_busy_machine_explains_missing_credit() -> None:
+    short = RoundTrips(10, 0.001, 0.002)
+    slow = replace(UNLIMITED, rate=200e6, blocked=0.8)
+    assert limit_of(slow, short) is Limit.WINDOW
+    assert limit_of(replace(slow, machine_here=0.99), short) is Limit.MACHINE_HERE
 
 
 def test_a_receiver_does_not_see_what_limits_the_sender() -> None:
-    text = explained(replace(UNLIMITED, direction=Direction.FROM), Limit.PEER, "a@b")
+    text = explained(replace(UNLIMITED, direction=Direction.FROM), Limit.PEER, IDLE, "a@b")
     assert text.startswith("the path, or a@b")
 
 
 def test_little_loss_explains_a_slow_sender_that_may_use_cubic() -> None:
     lossy = replace(UNLIMITED, direction=Direction.FROM, loss=0.006)
-    assert "0.6% if a@b sends with CUBIC" in explained(lossy, Limit.PATH, "a@b")
+    assert "0.6% if a@b sends with CUBIC" in explained(lossy, Limit.PATH, IDLE, "a@b")
     for other in (replace(lossy, direction=Direction.TO), replace(lossy, loss=None)):
-        assert "CUBIC" not in explained(other, Limit.PATH, "a@b")
+        assert "CUBIC" not in explained(other, Limit.PATH, IDLE, "a@b")
 
 
 def test_on_a_short_path_a_busy_machine_explains_a_queue() -> None:

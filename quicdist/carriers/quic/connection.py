@@ -225,6 +225,8 @@ class QuicConnection:
 
         self._incoming: list[Packet] = []
         self._outstanding = 0  # bytes of packets that the owner has not consumed
+        self._first_window = settings.first_window(is_listener=False)
+        """The first window after the handshake."""
         self._window = ReceiveWindow(
             settings.first_window(is_listener=role is Role.LISTENER),
             settings.limits.max_receive_window,
@@ -347,7 +349,7 @@ class QuicConnection:
         self._in_handshake = False
         self._engine.peer_proved()
         self._resume()
-        self._window.raise_first(max(self._limits.receive_window, self._dialect.receive_window))
+        self._window.raise_first(max(self._first_window, self._dialect.receive_window))
         self._grant()
         if not self._gaps.is_waiting:
             self._engine.send_whole(False)

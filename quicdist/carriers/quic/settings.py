@@ -144,5 +144,5 @@ class QuicSettings(QuicOptions):
 
         A dialed peer may send a whole receive window.
         """
-        window = self.limits.receive_window
+        window = min(self.limits.receive_window, self.limits.max_receive_window)
         return min(window, self.bounds.max_data_unproved) if is_listener else window

@@ -20,8 +20,9 @@ _HOST_DELAY = 0.02
 
 _RECENT = 0.5
 """Time over which the rate is measured that sizes the load."""
-_START_UP = 0.25
-"""Fraction of a transfer that the reported rate leaves out: congestion control starts slowly."""
+START_UP = 0.25
+"""Fraction of a transfer that the reported rate and loss leave out: congestion control starts
+slowly, and it finds the rate of the path by sending more than that."""
 
 
 class Load:
@@ -96,8 +97,16 @@ class Load:
     def steady_rate(self) -> float:
         """Returns the rate after start-up, in bytes per second."""
         last, after = self._samples[-1]
-        begin = self._began + _START_UP * (last - self._began)
-        first, before = next(one for one in self._samples if one[0] >= begin)
+        first, before = self._samples[self._steady_from()]
         if last <= first:
             first, before = self._samples[0]
         return (after - before) / (last - first) if last > first else 0.0
+
+    def steady_since(self) -> float:
+        """Returns when the start-up had ended."""
+        return self._samples[self._steady_from()][0]
+
+    def _steady_from(self) -> int:
+        """Returns the index of the first sample after start-up."""
+        begin = self._began + START_UP * (self._samples[-1][0] - self._began)
+        return next(index for index, (at, _) in enumerate(self._samples) if at >= begin)

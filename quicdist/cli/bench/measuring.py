@@ -9,10 +9,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from quicdist.cli.bench.load import Load
+from quicdist.cli.bench.load import START_UP, Load
 from quicdist.cli.bench.verdict import Direction, RoundTrips, Transfer
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.top.python_node import NodeConnection, Status, TermError, read_status
@@ -51,6 +51,22 @@ class Bounds:
 
     seconds: float
     bytes: int
+
+
+@dataclass
+class _Course:
+    """What is seen during a transfer."""
+
+    round_trips: list[float] = field(default_factory=list)
+    infos: list[tuple[float, PeerInfo]] = field(default_factory=list)
+    """The connection at the times of the samples."""
+    status: Status | None = None
+    """The state of the node after start-up, if it sends."""
+
+    def info_at(self, time: float, before: PeerInfo) -> PeerInfo:
+        """Returns the connection at that time or later, but before the last sample; otherwise
+        `before`."""
+        return next((info for at, info in self.infos[:-1] if at >= time), before)
 
 
 class Bench:
@@ -98,34 +114,42 @@ class Bench:
             raise NotAllowed(f"{self._peer} does not permit binary:copy to this node")
         there, before = await self._status(), self.connection
         machine, used, began = cpu_times(), time.process_time(), time.monotonic()
-        times: list[float] = []
-        load = await self._carry(direction, bounds, times)
+        course = _Course()
+        load = await self._carry(direction, bounds, course)
         used = time.process_time() - used
         elapsed = max(time.monotonic() - began, 1e-6)
         after, there_after = self.connection, await self._status()
         is_to = direction is Direction.TO
+        if is_to:
+            loss = _lost_to(course.info_at(load.steady_since(), before), after)
+        else:
+            loss = self._lost_from(course.status or there, there_after)
         return Transfer(
             direction,
             load.moved,
             load.elapsed,
             load.steady_rate(),
-            RoundTrips.of(times),
-            _lost_to(before, after) if is_to else self._lost_from(there, there_after, load.moved),
+            RoundTrips.of(course.round_trips),
+            loss,
             used / elapsed,
             busy_share(machine, cpu_times()),
             _cpu_share(there, there_after),
             after.pacing_rate if is_to else 0.0,
+            _blocked_to(before, after, elapsed) if is_to else None,
             after.datagram_size,
         )
 
     # -- the load --
 
-    async def _carry(self, direction: Direction, bounds: Bounds, times: list[float]) -> Load:
-        """Runs calls until the transfer is over, and appends the round trips meanwhile."""
+    async def _carry(self, direction: Direction, bounds: Bounds, course: _Course) -> Load:
+        """Runs calls until the transfer is over, and adds to its course meanwhile."""
+        times = course.round_trips
         load = Load(bounds.seconds, bounds.bytes, self._moved(direction), time.monotonic())
         try:
             async with asyncio.TaskGroup() as group:
-                pinging = group.create_task(self._ping_on(times))
+                others = [group.create_task(self._ping_on(times))]
+                if direction is Direction.FROM:
+                    others.append(group.create_task(self._look_after_start_up(bounds, course)))
                 calls = _Calls(group, load, lambda size: self._call_for(direction, size))
                 while not load.is_over(time.monotonic()):
                     calls.begin(self.connection.round_trip or (times[-1] if times else 0.0))
@@ -133,13 +157,20 @@ class Bench:
                     # The last acknowledgement is counted a little after the last answer.
                     at = calls.last_ended if load.is_done else time.monotonic()
                     load.sample(self._moved(direction), at)
+                    course.infos.append((at, self.connection))
                     self._check_progress(load, at)
                     self._progress(f"{direction.value} {self._peer}: {load.rate / 2**20:.1f} MiB/s")
-                pinging.cancel()
+                for other in others:
+                    other.cancel()
                 await calls.finish(self._timeout)
         except ExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
         return load
+
+    async def _look_after_start_up(self, bounds: Bounds, course: _Course) -> None:
+        """Reads the counters of the node, which sends."""
+        await asyncio.sleep(bounds.seconds * START_UP)
+        course.status = await self._status()
 
     def _check_progress(self, load: Load, now: float) -> None:
         """Raises Problem if nothing has moved for the time of a small request."""
@@ -217,13 +248,14 @@ class Bench:
         except (CallError, CallNotPossible, TermError):
             return None
 
-    def _lost_from(self, before: Status | None, after: Status | None, size: int) -> float | None:
+    def _lost_from(self, before: Status | None, after: Status | None) -> float | None:
         """Returns the loss of what the node sent; the number of datagrams is estimated."""
         here, there = self._seen_in(before), self._seen_in(after)
         datagram = self.connection.datagram_size
         if here is None or there is None or not datagram:
             return None
         lost = there.datagrams_lost - here.datagrams_lost
+        size = there.bytes_sent - here.bytes_sent
         return lost / max(lost + size // datagram, 1)
 
     def _seen_in(self, status: Status | None) -> NodeConnection | None:
@@ -295,6 +327,13 @@ def _lost_to(before: PeerInfo, after: PeerInfo) -> float | None:
     if not after.datagram_size or not sent:
         return None
     return (after.traffic.datagrams_lost - before.traffic.datagrams_lost) / sent
+
+
+def _blocked_to(before: PeerInfo, after: PeerInfo, elapsed: float) -> float | None:
+    """Returns the fraction of the time in which data waited for credit; None without QUIC."""
+    if not after.datagram_size:
+        return None
+    return (after.flow_blocked - before.flow_blocked) / elapsed
 
 
 def _cpu_share(before: Status | None, after: Status | None) -> float | None:

@@ -53,7 +53,7 @@ class Report:
             figures[-1] += f", {last.cpu_there:.0%} there"
         if last.datagram_size and last.direction is Direction.TO:
             figures.append(f"datagrams of {last.datagram_size} bytes")
-        text = explained(last, limit_of(last, self.idle), self.node)
+        text = explained(last, limit_of(last, self.idle), self.idle, self.node)
         return [
             f"{last.direction.value:{_WIDTH}}{'; '.join(figures)}",
             sanitized(f"{'':{_WIDTH}}limited by {text}"),
@@ -81,11 +81,12 @@ class Report:
             "bytes_per_s": round(transfer.rate),
             "round_trip": _trip_fields(transfer.trips),
             "loss": _rounded(transfer.loss),
+            "blocked": _rounded(transfer.blocked),
             "cpu_here": _rounded(transfer.cpu_here),
             "machine_here": _rounded(transfer.machine_here),
             "cpu_there": _rounded(transfer.cpu_there),
             "limit": limit.value,
-            "verdict": explained(transfer, limit, self.node),
+            "verdict": explained(transfer, limit, self.idle, self.node),
         }
 
 

@@ -17,7 +17,16 @@ _BUSY = 0.85
 _ALL_BUSY = 0.95
 """Busy fraction of all CPUs above which processes wait for each other."""
 _WINDOW = 0.8
-"""Fraction of the receive window above which the window is the limit."""
+"""Fraction of the receive window of this process above which it is the limit."""
+_BLOCKED = 0.3
+"""Fraction of the time in which data waits for credit above which credit is the limit."""
+_SMALLEST_WINDOW = 64 * 1024
+"""A peer that grants less credit than this in a round trip reads slowly."""
+_SUFFICES = 1.5
+"""Receive window as a multiple of the bandwidth-delay product that a sender does not notice. Credit
+arrives a round trip after the data for which it is granted, and in steps."""
+_GOALS = (100e6, 1e9)
+"""Rates in bits per second for which a verdict says which window suffices."""
 _TOLERATED = 0.02
 """Loss that BBR tolerates (draft-ietf-ccwg-bbr, 2.6)."""
 _NOTICED_BY_CUBIC = 0.0005
@@ -78,7 +87,7 @@ class Transfer:
     trips: RoundTrips
     """Round trips during the transfer."""
     loss: float | None
-    """The fraction of datagrams of the sender that were lost; None if it is unknown."""
+    """The fraction of datagrams of the sender that were lost, after start-up; None if unknown."""
     cpu_here: float
     """CPU time of this process as a fraction of one CPU."""
     machine_here: float | None
@@ -87,27 +96,46 @@ class Transfer:
     """The same of a Python node; None if it is unknown."""
     pacing_rate: float
     """The pacing rate of the sender; 0 if it is unknown."""
+    blocked: float | None = None
+    """The fraction of the time in which data of the sender waited for credit of the receiver and
+    for nothing else; None if it is unknown."""
     datagram_size: int = 0
     """Maximum UDP payload of the datagrams that this node sends at the end; 0 without datagrams."""
 
 
 def limit_of(transfer: Transfer, idle: RoundTrips) -> Limit:
     """Returns the most likely limit of a transfer. `idle` is measured without other traffic."""
-    trip = transfer.trips.p50 or idle.p50 or 0.0
     if transfer.cpu_here >= _BUSY:
         return Limit.CPU_HERE
     if transfer.cpu_there is not None and transfer.cpu_there >= _BUSY:
         return Limit.CPU_THERE
-    if transfer.rate * trip >= _WINDOW * CarrierLimits().max_receive_window:
+    is_busy = transfer.machine_here is not None and transfer.machine_here >= _ALL_BUSY
+    is_short = idle.p50 is not None and idle.p50 < HOST_DELAY
+    # Busy hosts delay the datagrams of a short path, and read slowly.
+    explains = is_short and is_busy
+    if _fills_window(transfer, idle) and not explains:
         return Limit.WINDOW
     if transfer.loss is not None and transfer.loss > _TOLERATED:
         return Limit.LOSS
-    is_busy = transfer.machine_here is not None and transfer.machine_here >= _ALL_BUSY
-    is_short = idle.p50 is not None and idle.p50 < HOST_DELAY
-    # Busy hosts delay the datagrams of a short path as well.
-    if _uses_path(transfer, idle) and not (is_short and is_busy):
+    if not _is_blocked(transfer) and _uses_path(transfer, idle) and not explains:
         return Limit.PATH
     return Limit.MACHINE_HERE if is_busy else Limit.PEER
+
+
+def _is_blocked(transfer: Transfer) -> bool:
+    return transfer.blocked is not None and transfer.blocked >= _BLOCKED
+
+
+def _fills_window(transfer: Transfer, idle: RoundTrips) -> bool:
+    """Whether the receive window is the limit.
+
+    The sender knows when it waits for credit. Without that, only the window of this process is
+    known.
+    """
+    if transfer.direction is Direction.TO:
+        return _is_blocked(transfer) and transfer.rate * (idle.p50 or 0.0) >= _SMALLEST_WINDOW
+    trip = transfer.trips.p50 or idle.p50 or 0.0
+    return transfer.rate * trip >= _WINDOW * CarrierLimits().max_receive_window
 
 
 def _uses_path(transfer: Transfer, idle: RoundTrips) -> bool:
@@ -118,8 +146,11 @@ def _uses_path(transfer: Transfer, idle: RoundTrips) -> bool:
     return now - before > max(_LEAST_QUEUE, _QUEUE * before)
 
 
-def explained(transfer: Transfer, limit: Limit, node: str) -> str:
-    """Returns a sentence about the limit of a transfer to or from `node`."""
+def explained(transfer: Transfer, limit: Limit, idle: RoundTrips, node: str) -> str:
+    """Returns a sentence about the limit of a transfer to or from `node`.
+
+    `idle` is measured without other traffic.
+    """
     match limit:
         case Limit.CPU_HERE:
             return (
@@ -134,10 +165,7 @@ def explained(transfer: Transfer, limit: Limit, node: str) -> str:
                 "others"
             )
         case Limit.WINDOW:
-            return (
-                "the receive window; raise max_receive_window and window_budget of CarrierLimits "
-                "on the receiver"
-            )
+            return _window(transfer, idle.p50 or 0.0, node)
         case Limit.LOSS:
             return (
                 f"the loss of {transfer.loss:.1%} on the path, more than congestion control "
@@ -146,7 +174,28 @@ def explained(transfer: Transfer, limit: Limit, node: str) -> str:
         case Limit.PATH:
             return _path(transfer, node)
         case Limit.PEER:
-            return _waiting(transfer.direction, node)
+            return _waiting(transfer, node)
+
+
+def _window(transfer: Transfer, trip: float, node: str) -> str:
+    """Returns the setting to raise, and the values that suffice at a round trip of `trip`."""
+    is_to = transfer.direction is Direction.TO
+    suffice = " and ".join(
+        f"{_amount(_SUFFICES * goal / 8 * trip)} for {goal / 1e6:.0f} Mbit/s" for goal in _GOALS
+    )
+    seen = f", which grants {_amount(transfer.rate * trip)} in a round trip" if is_to else ""
+    text = (
+        f"the receive window of {node if is_to else 'this process'}{seen}; raise "
+        f"max_receive_window and window_budget of CarrierLimits {'there' if is_to else 'here'}: at "
+        f"{trip * 1000:.0f} ms, {suffice} suffice"
+    )
+    if is_to and transfer.cpu_there is None:
+        text += "; a receiver that reads slowly looks the same"
+    return text
+
+
+def _amount(size: float) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
 def _path(transfer: Transfer, node: str) -> str:
@@ -154,20 +203,26 @@ def _path(transfer: Transfer, node: str) -> str:
 
     `quicdist bench` sends with BBR; the congestion control of the other node is unknown.
     """
-    if transfer.direction is Direction.FROM and (transfer.loss or 0.0) >= _NOTICED_BY_CUBIC:
+    if transfer.direction is Direction.TO:
+        return "the path; neither CPU, loss nor a receive window explains it"
+    if (transfer.loss or 0.0) >= _NOTICED_BY_CUBIC:
         return f"the path, or its loss of {transfer.loss:.1%} if {node} sends with CUBIC or Reno"
-    return "the path; neither CPU, loss nor a receive window of the default size explains it"
+    return "the path; neither CPU, loss nor the receive window of this process explains it"
 
 
-def _waiting(direction: Direction, node: str) -> str:
+def _waiting(transfer: Transfer, node: str) -> str:
     """Returns the limits that only the other side of a transfer sees.
 
-    The sender knows its pacing rate and the receiver its window. A sender that is below its rate
-    waits for credit (RFC 9000, 4.1).
+    A sender knows its pacing rate and whether it waits for credit (RFC 9000, 4.1).
     """
-    if direction is Direction.TO:
+    if transfer.direction is Direction.FROM:
         return (
-            f"{node} or its gateway, which grants no more credit: it reads slowly, or its "
-            "max_receive_window is small for this round trip"
+            f"the path, or {node} or its gateway, which sends the data; measure from there to know"
         )
-    return f"the path, or {node} or its gateway, which sends the data; measure from there to know"
+    if _is_blocked(transfer):
+        return f"{node} or its gateway, which reads slowly and so grants little credit"
+    if transfer.blocked is None:
+        return f"{node} or its gateway, which reads slowly, or the path"
+    return (
+        f"{node} or its gateway, which answers slowly: data waits neither for credit nor the path"
+    )
