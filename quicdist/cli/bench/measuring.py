@@ -64,8 +64,7 @@ class _Course:
     """The state of the node after start-up, if it sends."""
 
     def info_at(self, time: float, before: PeerInfo) -> PeerInfo:
-        """Returns the connection at that time or later, but before the last sample; otherwise
-        `before`."""
+        """Returns the connection at that time, but before the last sample, or `before`."""
         return next((info for at, info in self.infos[:-1] if at >= time), before)
 
 
