@@ -126,6 +126,8 @@ LIMITS = [
     (replace(UNLIMITED, blocked=0.5, trips=RoundTrips(9, 0.04, 0.04)), Limit.WINDOW),
     (replace(UNLIMITED, blocked=0.5, machine_here=0.99), Limit.WINDOW),
     (replace(UNLIMITED, blocked=0.5, cpu_there=0.97), Limit.CPU_THERE),
+    (replace(UNLIMITED, blocked=0.5, path_trip=0.021), Limit.WINDOW),
+    (replace(UNLIMITED, blocked=0.5, path_trip=0.04), Limit.PATH),
     (replace(UNLIMITED, blocked=0.9, rate=1e6), Limit.PEER),
     (replace(UNLIMITED, blocked=0.1, trips=RoundTrips(9, 0.2, 0.2)), Limit.PATH),
     (

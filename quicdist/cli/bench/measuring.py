@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -62,6 +63,11 @@ class _Course:
     """The connection at the times of the samples."""
     status: Status | None = None
     """The state of the node after start-up, if it sends."""
+
+    def path_trip(self) -> float | None:
+        """Returns the median round trip of the connection; None if it is unknown."""
+        trips = [info.round_trip for _, info in self.infos if info.round_trip]
+        return statistics.median(trips) if trips else None
 
     def info_at(self, time: float, before: PeerInfo) -> PeerInfo:
         """Returns the connection at that time, but before the last sample, or `before`."""
@@ -135,6 +141,7 @@ class Bench:
             _cpu_share(there, there_after),
             after.pacing_rate if is_to else 0.0,
             _blocked_to(before, after, elapsed) if is_to else None,
+            course.path_trip() if is_to else None,
             after.datagram_size,
         )
 

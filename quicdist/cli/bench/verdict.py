@@ -99,6 +99,9 @@ class Transfer:
     blocked: float | None = None
     """The fraction of the time in which data of the sender waited for credit of the receiver and
     for nothing else; None if it is unknown."""
+    path_trip: float | None = None
+    """The round trip of the path during the transfer, without waiting in a host; None if it is
+    unknown."""
     datagram_size: int = 0
     """Maximum UDP payload of the datagrams that this node sends at the end; 0 without datagrams."""
 
@@ -117,7 +120,7 @@ def limit_of(transfer: Transfer, idle: RoundTrips) -> Limit:
         return Limit.WINDOW
     if transfer.loss is not None and transfer.loss > _TOLERATED:
         return Limit.LOSS
-    if not _is_blocked(transfer) and _uses_path(transfer, idle) and not explains:
+    if _uses_path(transfer, idle) and not explains:
         return Limit.PATH
     return Limit.MACHINE_HERE if is_busy else Limit.PEER
 
@@ -129,20 +132,27 @@ def _is_blocked(transfer: Transfer) -> bool:
 def _fills_window(transfer: Transfer, idle: RoundTrips) -> bool:
     """Whether the receive window is the limit.
 
-    The sender knows when it waits for credit. Without that, only the window of this process is
-    known.
+    The sender knows when it waits for credit. If a queue has grown on the path nevertheless, the
+    window is larger than the path needs. Without that, only the window of this process is known.
     """
     if transfer.direction is Direction.TO:
-        return _is_blocked(transfer) and transfer.rate * (idle.p50 or 0.0) >= _SMALLEST_WINDOW
+        is_small = transfer.rate * (idle.p50 or 0.0) < _SMALLEST_WINDOW
+        return _is_blocked(transfer) and not is_small and not _is_queued(transfer.path_trip, idle)
     trip = transfer.trips.p50 or idle.p50 or 0.0
     return transfer.rate * trip >= _WINDOW * CarrierLimits().max_receive_window
 
 
 def _uses_path(transfer: Transfer, idle: RoundTrips) -> bool:
     """Whether the controller sends what it may, or a queue has grown on the path."""
+    if _is_blocked(transfer):
+        return _is_queued(transfer.path_trip, idle)
     if 0 < transfer.pacing_rate <= transfer.rate / _PACED:
         return True
-    before, now = idle.p50 or 0.0, transfer.trips.p50 or 0.0
+    return _is_queued(transfer.trips.p50, idle)
+
+
+def _is_queued(trip: float | None, idle: RoundTrips) -> bool:
+    before, now = idle.p50 or 0.0, trip or 0.0
     return now - before > max(_LEAST_QUEUE, _QUEUE * before)
 
 
@@ -220,9 +230,13 @@ def _waiting(transfer: Transfer, node: str) -> str:
             f"the path, or {node} or its gateway, which sends the data; measure from there to know"
         )
     if _is_blocked(transfer):
-        return f"{node} or its gateway, which reads slowly and so grants little credit"
+        return (
+            f"{node} or its gateway, which grants little credit: it reads slowly, or its "
+            "max_receive_window is tiny"
+        )
     if transfer.blocked is None:
         return f"{node} or its gateway, which reads slowly, or the path"
     return (
-        f"{node} or its gateway, which answers slowly: data waits neither for credit nor the path"
+        f"{node} or its gateway, which answers slowly, or this machine; neither the path nor a "
+        "receive window is used up"
     )
