@@ -7,13 +7,17 @@ from unittest import mock
 
 import pytest
 from aioquic.quic.packet import QuicPacketType
-from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.stream import QuicStreamSender
 from aioquic.tls import Epoch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quicdist.carriers.quic.congestion.controller import Ack, Algorithm
 from quicdist.carriers.quic.congestion.rate_sample import SendState
-from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
+from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
+from quicdist.carriers.quic.engine.aioquic_recovery import Recovery, _delivered
 
 FLIGHT = 1000
 RTT = 0.1
@@ -186,3 +190,23 @@ def test_acknowledgements_of_bulk_are_reported_at_once(
     for number in range(10):
         acknowledge(recovery, space, FLIGHT + number, 1 + number * 0.0003)
     assert [ack.acknowledged for ack in reports.acks] == [1200] * 10
+
+
+@given(order=st.permutations(range(8)), is_finished=st.booleans(), is_reset=st.booleans())
+def test_acknowledged_data_leaves_the_buffer_as_in_aioquic(
+    order: list[int], is_finished: bool, is_reset: bool
+) -> None:
+    ours, theirs = QuicStreamSender(0, True), QuicStreamSender(0, True)
+    ours._acked = Ranges()
+    for sender in (ours, theirs):
+        sender.write(bytes(range(80)), end_stream=is_finished)
+    for count, piece in enumerate(order):
+        if is_reset and count == 4:
+            ours.reset(0)
+            theirs.reset(0)
+        start, stop = 10 * piece, 10 * piece + 10
+        _delivered(ours, start, stop)
+        theirs.on_data_delivery(QuicDeliveryState.ACKED, start, stop, False)
+        assert ours._buffer == theirs._buffer
+        assert ours._buffer_start == theirs._buffer_start
+        assert list(ours._acked) == list(theirs._acked)

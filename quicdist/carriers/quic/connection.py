@@ -1045,9 +1045,9 @@ class QuicConnection:
             self._alarm.set(self._pings.due)
 
     def _expect_acknowledgement(self, now: float) -> None:
-        """Looks earlier at the path if sent data is not acknowledged."""
+        """Looks earlier at the path, since sent data is not acknowledged."""
         pings = self._pings
-        if pings is None or not self._unacknowledged or pings.due <= now + PROBE_PAUSE:
+        if pings is None or pings.due <= now + PROBE_PAUSE:
             return
         if pings.sent(now, self._engine.round_trip() or 0.0):
             self._alarm.set(pings.due)

@@ -770,8 +770,11 @@ class Endpoint:
         now = self._loop.time()
         for connection in touched:
             try:
-                sender = self._udp.sender_to(connection.peer_socket_address)
-                connection.transmit(now, sender)
+                if self._engine.socket_of is None:
+                    connection.transmit(now)
+                else:
+                    sender = self._udp.sender_to(connection.peer_socket_address)
+                    connection.transmit(now, sender)
             except Exception:
                 self._failed(connection)
         self._busy_wait.extend()

@@ -56,6 +56,11 @@ class PathMtu:
         self._not_before = 0.0
         self._pause, self._longest_pause = _AFTER_HOLE
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether there are sizes to probe, now or later."""
+        return self._next < len(self._steps)
+
     def probe(self, now: float) -> int | None:
         """Returns the size of a probe to send now, or None. The probe counts as sent."""
         if self._under_way or self._next >= len(self._steps) or now < self._not_before:

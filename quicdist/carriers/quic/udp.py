@@ -52,10 +52,13 @@ _ECN = 0x03
 """The bits of the ECN field in the TOS byte and in the traffic class (RFC 3168, 5)."""
 _MAX_UNMARKED = 1024
 
+_IP, _IPV6, _UDP = socket.IPPROTO_IP, socket.IPPROTO_IPV6, socket.IPPROTO_UDP
+_IP_TOS = socket.IP_TOS
+_IPV6_TCLASS = getattr(socket, "IPV6_TCLASS", 67)
 _Ancillary = tuple[int, int, bytes]
 _NOT_MARKED: dict[bool, list[_Ancillary]] = {
-    False: [(socket.IPPROTO_IP, socket.IP_TOS, _INT.pack(NOT_ECT))],
-    True: [(socket.IPPROTO_IPV6, getattr(socket, "IPV6_TCLASS", 67), _INT.pack(NOT_ECT))],
+    False: [(_IP, _IP_TOS, _INT.pack(NOT_ECT))],
+    True: [(_IPV6, _IPV6_TCLASS, _INT.pack(NOT_ECT))],
 }
 """The control message of a datagram without ECT(0), by whether it is sent over IPv6."""
 
@@ -138,9 +141,9 @@ class UdpSocket:
         if not _LINUX:
             return
         # A socket for IPv6 uses the options of both for mapped addresses.
-        levels = [(socket.IPPROTO_IP, _IP_RECVTOS, socket.IP_TOS)]
+        levels = [(_IP, _IP_RECVTOS, _IP_TOS)]
         if self.family == socket.AF_INET6:
-            levels.append((socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, socket.IPV6_TCLASS))
+            levels.append((_IPV6, _IPV6_RECVTCLASS, _IPV6_TCLASS))
         for level, reads, sends in levels:
             self._reads_ecn |= _option(self._socket, level, reads, 1)
             _option(self._socket, level, sends, ECT0)
@@ -261,11 +264,13 @@ class UdpSocket:
                 while count < limit:
                     data, ancillary, _, address = sock.recvmsg(_MAX_DATAGRAM, 128)
                     path = (address, _local_address(ancillary) if self._wildcard else None)
-                    size = _segment_size(ancillary) if ancillary else 0
+                    size, ecn = _size_and_ecn(ancillary)
                     if not 0 < size < len(data):
                         size = len(data)
-                    batches.append((data, size, path, _ecn(ancillary) if ancillary else NOT_ECT))
-                    count += -(-len(data) // size) if size else 1
+                        count += 1
+                    else:
+                        count += -(-len(data) // size)
+                    batches.append((data, size, path, ecn))
         except (BlockingIOError, InterruptedError):
             is_woken_for_nothing = not batches
         except OSError:
@@ -302,7 +307,7 @@ class UdpSocket:
             for _ in range(limit if self._lone == 0 else 1):
                 data, ancillary, _, address = self._socket.recvmsg(_MAX_DATAGRAM, 128)
                 path = (address, _local_address(ancillary) if self._wildcard else None)
-                size = _segment_size(ancillary) if ancillary else 0
+                size, _ = _size_and_ecn(ancillary)
                 batches.append((data, size if 0 < size < len(data) else len(data), path))
         except OSError:
             if not batches:
@@ -401,7 +406,8 @@ class UdpSocket:
                 if size < len(data):
                     self._send_batch([data], size, path)
                 else:
-                    stop = _run_end(batches, at) if self._segments and not self._queue else stop
+                    if stop < count and self._segments and not self._queue:
+                        stop = _run_end(batches, at)
                     if stop - at == 1:
                         self.send(data, path)
                     else:
@@ -570,22 +576,22 @@ def _run_end(batches: Sequence[Batch], at: int) -> int:
     return stop
 
 
-def _segment_size(ancillary: Sequence[_Ancillary]) -> int:
-    """Returns the size of each datagram in a buffer of several; 0 for a single datagram."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_UDP and kind == _UDP_GRO:
-            return int(_INT.unpack_from(data)[0])
-    return 0
+def _size_and_ecn(ancillary: Sequence[_Ancillary]) -> tuple[int, int]:
+    """Returns the size of each datagram in a buffer, and their ECN codepoint.
 
-
-def _ecn(ancillary: Sequence[_Ancillary]) -> int:
-    """Returns the ECN codepoint of a datagram."""
+    The size is 0 for a single datagram.
+    """
+    size, ecn = 0, NOT_ECT
     for level, kind, data in ancillary:
-        if kind == socket.IP_TOS and level == socket.IPPROTO_IP:
-            return data[0] & _ECN
-        if kind == socket.IPV6_TCLASS and level == socket.IPPROTO_IPV6:
-            return int(_INT.unpack_from(data)[0]) & _ECN
-    return NOT_ECT
+        if level == _IP:
+            if kind == _IP_TOS:
+                ecn = data[0] & _ECN
+        elif level == _UDP:
+            if kind == _UDP_GRO:
+                (size,) = _INT.unpack_from(data)
+        elif level == _IPV6 and kind == _IPV6_TCLASS:
+            ecn = _INT.unpack_from(data)[0] & _ECN
+    return size, ecn
 
 
 def _not_marked(address: SocketAddress) -> list[_Ancillary]:

@@ -307,9 +307,6 @@ class AioquicConnection:
             self._quic.receive_batch(datagrams, path, now, ecn)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
-        self._flush_trace()
-
-    def _flush_trace(self) -> None:
         if self._trace is not None:
             self._trace.flush()
 
@@ -337,7 +334,7 @@ class AioquicConnection:
                 sink.connection_id_issued(event.connection_id)
             elif isinstance(event, events.ConnectionIdRetired):
                 sink.connection_id_retired(event.connection_id)
-        return self.closed is not None
+        return self._quic._close_event is not None
 
     def _is_accepted(self) -> bool:
         """Calls `verify_peer`.
@@ -426,8 +423,9 @@ class AioquicConnection:
         if stream not in quic._streams and stream % 2 == (0 if quic._is_client else 1):
             for lower in range(quic.get_next_available_stream_id(), stream, 4):
                 quic.send_stream_data(lower, b"")
+        sender = quic._get_or_create_stream_for_send(stream).sender
         for part in joined(parts):
-            quic.send_stream_data(stream, part)  # type: ignore[arg-type]  # accepts any buffer
+            sender.write(part)  # type: ignore[arg-type]  # accepts any buffer
 
     def refuse(self, stream: int, error_code: int) -> None:
         """Sends RESET_STREAM and STOP_SENDING once, and drops later data."""
@@ -457,8 +455,10 @@ class AioquicConnection:
         self._pacer.left = most = self._pacer.burst
         try:
             datagrams = quic.datagrams_to_send(now)
-            if _CAN_PROBE and quic.carries_probes:
-                datagrams += self._probes(now)
+            path = quic._network_paths[0].addr
+            may_probe = path is not self._mtu_path or (self._mtu and self._mtu.is_searching)
+            if may_probe and _CAN_PROBE and quic.carries_probes:
+                datagrams += self._probes(path, now)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         finally:
@@ -509,8 +509,7 @@ class AioquicConnection:
 
     # -- path MTU discovery --
 
-    def _probes(self, now: float) -> Sequence[_Datagram]:
-        path = self.path
+    def _probes(self, path: Path, now: float) -> Sequence[_Datagram]:
         if path is not self._mtu_path:
             self._begin_search(path)
         assert self._mtu is not None
@@ -554,14 +553,15 @@ class AioquicConnection:
         self._quic.handle_timer(now)
         if was_open and self._quic._close_event is not None:
             self._is_idle = True
-        self._flush_trace()
+        if self._trace is not None:
+            self._trace.flush()
 
     def acknowledged(self) -> int:
         """The sum of the start offsets of the send buffers."""
         if self._recovery.has_acked:
             self._recovery.has_acked = False
-            senders = [stream.sender for stream in self._quic._streams.values()]
-            self._acknowledged = sum([sender._buffer_start for sender in senders])
+            streams = self._quic._streams.values()
+            self._acknowledged = sum([stream.sender._buffer_start for stream in streams])
         return self._acknowledged
 
     def measured(self) -> Capacity | None:

@@ -232,7 +232,10 @@ class BoundedQuic(QuicConnection):
         stream = super()._get_or_create_stream(frame_type, stream_id)
         ranges = stream.receiver._ranges
         if type(ranges) is not Ranges:
-            self._search_by_halves(stream)
+            # The peer has opened the lower streams of this type as well (RFC 9000, 3.2).
+            for each in self._streams.values():
+                if type(each.receiver._ranges) is not Ranges:
+                    self._search_by_halves(each)
             return stream
         bounds = self.bounds
         most = bounds.max_stream_ranges if self.is_proved else bounds.max_stream_ranges_unproved

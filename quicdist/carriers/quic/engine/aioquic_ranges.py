@@ -8,7 +8,7 @@ second packet. The scan would then cost linear time for each frame.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from aioquic.quic.rangeset import RangeSet
 
@@ -29,8 +29,16 @@ class Ranges(RangeSet):
 
     _RangeSet__ranges: list[range]
 
+    def __init__(self, ranges: Iterable[range] = ()) -> None:
+        super().__init__(ranges)
+        self.parts: Sequence[range] = self._RangeSet__ranges
+        """The ranges, ascending. `RangeSet` reads its list by methods, which costs more."""
+
     def add(self, start: int, stop: int | None = None) -> None:
         ranges = self._RangeSet__ranges
+        if stop is not None and ranges and ranges[-1].stop == start < stop:
+            ranges[-1] = range(ranges[-1].start, stop)
+            return
         if len(ranges) < _FEW:
             super().add(start, stop)
             return
@@ -65,6 +73,12 @@ class Ranges(RangeSet):
 
     def subtract(self, start: int, stop: int) -> None:
         ranges = self._RangeSet__ranges
+        if ranges and start <= ranges[0].start < stop <= ranges[0].stop:
+            if stop == ranges[0].stop:
+                del ranges[0]
+            else:
+                ranges[0] = range(stop, ranges[0].stop)
+            return
         if len(ranges) < _FEW:
             super().subtract(start, stop)
             return

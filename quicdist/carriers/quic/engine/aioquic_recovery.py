@@ -225,11 +225,6 @@ class EnginePacer:
             return now
         return None if self.pacer.has_room(now) else self.pacer.next_time(now)
 
-    def on_burst_sent(self, count: int, size: int) -> None:
-        """Reports datagrams of `size` bytes in all."""
-        self.left -= count
-        self.pacer.on_sent(size)
-
     def update_after_send(self, now: float) -> None:
         self.left -= 1  # `on_packet_sent` counts the bytes of the packet
 
@@ -337,7 +332,8 @@ class Recovery(QuicPacketRecovery):
         if pieces[0]:
             size = sum(sizes)
             state = self._cc.on_burst_sent(now, size)
-            self._pacer.on_burst_sent(len(sizes), size)
+            self._pacer.left -= len(sizes)
+            self._pacer.pacer.on_sent(size)
             space.ack_eliciting_in_flight += len(sizes)
             if self.handshake_confirmed:
                 self._time_of_last_sent_ack_eliciting_packet = now
@@ -417,7 +413,7 @@ class Recovery(QuicPacketRecovery):
             first, end = max(first, self._lowest), min(end, self._end)
             if first >= end:
                 continue
-            for start, stop in acked.missing(first, end):
+            for start, stop in acked.missing(first, end) if acked.parts else ((first, end),):
                 for number in range(start, stop):
                     packet = take(number, None)
                     if packet is not None:
@@ -433,7 +429,7 @@ class Recovery(QuicPacketRecovery):
         if lowest <= self._lowest:
             return
         self._lowest = lowest
-        if len(self._acked):
+        if self._acked.parts:
             self._acked.subtract(0, lowest)
 
     def _count(self, taken: list[AnyPacket], space: QuicPacketSpace) -> None:
@@ -457,14 +453,14 @@ class Recovery(QuicPacketRecovery):
                         stop = one[2]
                         continue
                     if sender is not None:
-                        sender.on_data_delivery(_ACKED, start, stop, False)
+                        _delivered(sender, start, stop)
                     sender, start, stop = one
             else:
                 handlers = packet.delivery_handlers
             for handler, args in handlers:
                 handler(_ACKED, *args)
         if sender is not None:
-            sender.on_data_delivery(_ACKED, start, stop, False)
+            _delivered(sender, start, stop)
         space.ack_eliciting_in_flight -= eliciting
         if newest is not None:
             self._cc.acknowledged(size, largest, newest)
@@ -555,6 +551,24 @@ class Recovery(QuicPacketRecovery):
             persistent_congestion=self._in_persistent_congestion(packets=known),
             space=space,
         )
+
+
+def _delivered(sender: QuicStreamSender, start: int, stop: int) -> None:
+    """Discards acknowledged data, as `QuicStreamSender.on_data_delivery` does.
+
+    It is mostly the first data of a stream that continues.
+    """
+    acked: Any = sender._acked
+    if (
+        start == sender._buffer_start
+        and not acked.parts
+        and sender._buffer_fin is None
+        and sender._reset_error_code is None
+    ):
+        sender._buffer_start = stop
+        del sender._buffer[: stop - start]
+    else:
+        sender.on_data_delivery(_ACKED, start, stop, False)
 
 
 def name_of(algorithm: Algorithm) -> str:

@@ -45,6 +45,7 @@ from quicdist.carriers.quic.engine.aioquic_packets import (
     opened,
     seal,
 )
+from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
 from quicdist.protocol.dialects.base import Buffer
 
@@ -56,15 +57,22 @@ TESTED = frozenset({"1.7.2"})
 _ACK, _ACK_ECN = b"\x02", b"\x03"
 _STREAM = 0x08
 """STREAM frames have the types 0x08 to 0x0f (RFC 9000, 19.8), with the following bits."""
-_OFFSET, _LENGTH, _FIN = 4, 2, 1
+_OFFSET, _LENGTH = 4, 2
+_STREAM_MASK = 0xF9
+"""Bits that distinguish a STREAM frame without the end of the stream."""
+_UNIDIRECTIONAL = 2
+"""Bit of the ids of unidirectional streams (RFC 9000, 2.1)."""
 _MOST_GAPS = 32
 """Maximum gaps of an ACK frame or stream. More are checked against ConnectionBounds."""
 _ASK_EVERY = 8
 """One of this number of ACKs with several ranges elicits an acknowledgement."""
+_KIND = bytes((_STREAM | _OFFSET,))
+_KIND_WITH_LENGTH = bytes((_STREAM | _OFFSET | _LENGTH,))
 _LENGTH_SIZE = 2
 """Size of the length field of a STREAM frame, as a variable-length integer up to 16383."""
 _MAX_HEAD = 1 + 8 + 8 + _LENGTH_SIZE
 _VAR_SIZES = (1, 2, 4, 8)
+_VAR_MASKS = (0x3F, 0x3FFF, 0x3FFF_FFFF, 0x3FFF_FFFF_FFFF_FFFF)
 _MAX_SHORT_VAR = 0x3F
 """Maximum variable-length integer of one byte (RFC 9000, 16)."""
 _IDLE_STEP = 0.001
@@ -130,13 +138,19 @@ class ShortPaths(MarkedQuic):
         """Streams that have nothing to send. They are not in `_streams_queue`, which is walked for
         each packet."""
 
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self._spaces[Epoch.ONE_RTT].ack_queue = Ranges()
+
     def wake_streams(self) -> None:
         """Returns all streams to `_streams_queue`, since any of them may have something to send."""
         self._streams_queue += self._resting.values()
         self._resting.clear()
 
     def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
-        stream = super()._get_or_create_stream_for_send(stream_id)
+        stream = self._streams.get(stream_id)
+        if stream is None or stream_id & _UNIDIRECTIONAL:
+            return super()._get_or_create_stream_for_send(stream_id)
         if stream_id in self._resting:
             self._streams_queue.append(self._resting.pop(stream_id))
         return stream
@@ -217,6 +231,7 @@ class ShortPaths(MarkedQuic):
         largest = space.largest_received_packet
         start = stop = packets[0][0]
         is_ack_eliciting = False
+        newest = 0
         count = len(packets)
         for number, first, payload in packets:
             if number != stop or number <= largest:
@@ -226,11 +241,8 @@ class ShortPaths(MarkedQuic):
                     count -= 1
                     continue
                 start = number
-            if number > space.expected_packet_number:
-                space.expected_packet_number = number + 1
-            if number > self._spin_highest_pn:
-                self._spin_highest_pn = number
-                self._spin_bit = bool(first & 0x20) is not self._is_client
+            if number > largest:
+                largest, newest = number, first
             kind = payload[:1]
             is_ack = kind == _ACK_ECN or kind == _ACK  # half the time of `in`
             begin = self._take_ack(payload, space, now) if is_ack else 0
@@ -239,11 +251,9 @@ class ShortPaths(MarkedQuic):
             if at < len(payload) or not payload:
                 self._deliver_run()
                 is_ack_eliciting |= self._take_others(payload[at:], path, cid, now)
-            if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
-                self._deliver_run()
-                return
+                if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
+                    return
             stop = number + 1
-            largest = max(largest, number)
         self._deliver_run()
         _record(space, start, stop)
         if ecn:
@@ -251,8 +261,10 @@ class ShortPaths(MarkedQuic):
         self._put_off_idle(now)
         self._ack_eliciting_sent_since_receipt = False
         if largest > space.largest_received_packet:
-            space.largest_received_packet = largest
+            space.largest_received_packet = self._spin_highest_pn = largest
             space.largest_received_time = now
+            space.expected_packet_number = largest + 1
+            self._spin_bit = bool(newest & 0x20) is not self._is_client
         if is_ack_eliciting and space.ack_at is None:
             space.ack_at = now + self._ack_delay
 
@@ -301,7 +313,7 @@ class ShortPaths(MarkedQuic):
         used = self._local_max_data
         while at < size:
             kind = payload[at]
-            if kind & 0xF8 != _STREAM or kind & _FIN:
+            if kind & _STREAM_MASK != _STREAM:
                 return at
             try:
                 stream_id, position = payload[at + 1], at + 2
@@ -322,17 +334,19 @@ class ShortPaths(MarkedQuic):
             receiver = stream.receiver
             stop = offset + end - position
             highest = receiver.highest_offset
-            is_new = offset >= highest and not receiver.is_finished
-            fits = (
+            if not (
                 position < end <= size
+                and offset >= highest
                 and stop <= stream.max_stream_data_local
                 and used.used + stop - highest <= used.value
-            )
-            if not (is_new and fits and receiver._final_size is None):
+                and receiver._final_size is None
+                and not receiver.is_finished
+            ):
                 return at
             run = self._run
             if run is None or run.stream is not stream or run.stop != offset:
-                self._deliver_run()
+                if run is not None:
+                    self._deliver_run()
                 if offset != receiver._buffer_start and len(receiver._ranges) >= _MOST_GAPS:
                     return at
                 run = self._run = _Run(stream, offset)
@@ -383,27 +397,25 @@ class ShortPaths(MarkedQuic):
     # -- sending --------------------------------------------------------------------------------
 
     def get_timer(self) -> float | None:
-        path = self._network_paths[0] if self._network_paths else None
-        if not self._handshake_confirmed or path is None or not path.is_validated:
-            return super().get_timer()
-        if self._state is not QuicConnectionState.CONNECTED:
+        if not (
+            self._handshake_confirmed
+            and self._state is QuicConnectionState.CONNECTED
+            and self._network_paths[0].is_validated
+        ):
             return super().get_timer()
         # A confirmed connection has only one packet number space (RFC 9001, 4.9).
         loss = self._loss
         space = loss.spaces[-1]
-        at: float | None = self._close_at
-        assert at is not None
-        if space.ack_at is not None and space.ack_at < at:
-            at = space.ack_at
         lost_at = space.loss_time
         if lost_at is None and space.ack_eliciting_in_flight:
             patience = loss.get_probe_timeout() * (1 << loss._pto_count)
             lost_at = loss._time_of_last_sent_ack_eliciting_packet + patience
         self._loss_at = lost_at
-        if lost_at is not None and lost_at < at:
-            at = lost_at
-        if self._pacing_at is not None and self._pacing_at < at:
-            at = self._pacing_at
+        at = self._close_at
+        assert at is not None
+        for other in (space.ack_at, lost_at, self._pacing_at):
+            if other is not None and other < at:
+                at = other
         return at
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
@@ -413,23 +425,20 @@ class ShortPaths(MarkedQuic):
             self.wake_streams()
             self._streams_queue.sort(key=_pending_size)
             return super().datagrams_to_send(now)
-        space = self._loss.spaces[-1]
-        ack = b""
+        space: Any = self._loss.spaces[-1]
         self._pacing_at = None
-        is_ack_due = space.ack_at is not None and space.ack_at <= now
-        if (
-            not streams
-            and is_ack_due
-            and len(space.ack_queue) > 1
-            and not self._packet_number % _ASK_EVERY
-        ):
-            return super().datagrams_to_send(
-                now
-            )  # with a PING, so that the peer confirms the ranges
+        ack, ack_at = b"", space.ack_at
+        is_ack_due = ack_at is not None and ack_at <= now
+        if not streams:
+            if not is_ack_due:
+                return []
+            if len(space.ack_queue.parts) > 1 and not self._packet_number % _ASK_EVERY:
+                # with a PING, so that the peer confirms the ranges
+                return super().datagrams_to_send(now)
         # An ACK that is due soon is sent with other data, which saves a datagram. On a busy
         # connection not every packet has one, because an ACK costs time at both ends.
-        if space.ack_at is not None and (
-            space.ack_at - now <= self._ack_delay / 2 or now - self._told_at >= self._ack_delay
+        if ack_at is not None and (
+            ack_at - now <= self._ack_delay / 2 or now - self._told_at >= self._ack_delay
         ):
             ack = _ack_frame(space, now, self._local_ack_delay_exponent, self.data_marks)
         burst = _Burst(self, ack, now, is_urgent=is_ack_due)
@@ -444,9 +453,7 @@ class ShortPaths(MarkedQuic):
         datagrams = self._send_burst(burst, now) if burst.payloads else []
         if burst.is_paced:
             self._pacing_at = self._loss._pacer.next_send_time(now=now)
-        address = path.addr
-        path.bytes_sent += sum(map(len, datagrams))
-        return [(datagram, address) for datagram in datagrams]
+        return datagrams
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
         """Whether nothing is to be sent but frames of streams and acknowledgements."""
@@ -524,14 +531,15 @@ class ShortPaths(MarkedQuic):
         """
         stream_id = stream.stream_id
         assert stream_id is not None
-        sender, pending = stream.sender, stream.sender._pending
+        sender: Any = stream.sender
+        pending: Ranges = sender._pending
         most = self._most(stream)
         sent_before = sender.highest_offset
         base = sender._buffer_start
-        kind = bytes((_STREAM | _OFFSET,)) + _var(stream_id)
+        kind = _KIND + _var(stream_id)
         with memoryview(sender._buffer) as buffer:
-            while len(pending):
-                piece = pending[0]
+            while pending.parts:
+                piece = pending.parts[0]
                 at, end = piece.start, min(piece.stop, most)
                 while at < end:
                     head = burst.ack + kind + _var(at)
@@ -546,7 +554,7 @@ class ShortPaths(MarkedQuic):
                     sender.highest_offset = max(sender.highest_offset, at)
                 if at < piece.stop:
                     break
-        sender.buffer_is_empty = not len(pending)
+        sender.buffer_is_empty = not pending.parts
         self._remote_max_data_used += sender.highest_offset - sent_before
 
     def _plan_shared(self, streams: list[QuicStream], burst: _Burst) -> list[QuicStream]:
@@ -575,13 +583,14 @@ class ShortPaths(MarkedQuic):
     ) -> int:
         """Adds STREAM frames with pending data, at most `room` bytes. Returns their size."""
         assert stream.stream_id is not None
-        sender, pending = stream.sender, stream.sender._pending
+        sender: Any = stream.sender
+        pending: Ranges = sender._pending
         most = self._most(stream)
         base, sent_before = sender._buffer_start, sender.highest_offset
-        kind = bytes((_STREAM | _OFFSET | _LENGTH,)) + _var(stream.stream_id)
+        kind = _KIND_WITH_LENGTH + _var(stream.stream_id)
         taken = 0
-        while len(pending):
-            piece = pending[0]
+        while pending.parts:
+            piece = pending.parts[0]
             start = piece.start
             head = kind + _var(start)
             stop = min(piece.stop, start + room - taken - len(head) - _LENGTH_SIZE, most)
@@ -595,11 +604,11 @@ class ShortPaths(MarkedQuic):
             sender.highest_offset = max(sender.highest_offset, stop)
             if stop < piece.stop:
                 break
-        sender.buffer_is_empty = not len(pending)
+        sender.buffer_is_empty = not pending.parts
         self._remote_max_data_used += sender.highest_offset - sent_before
         return taken
 
-    def _send_burst(self, burst: _Burst, now: float) -> list[bytes]:
+    def _send_burst(self, burst: _Burst, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """Returns protected packets and records them as sent. The first one has the ACK frame."""
         number = self._packet_number
         payloads, pieces = burst.payloads, burst.pieces
@@ -611,12 +620,14 @@ class ShortPaths(MarkedQuic):
             space.ack_at = None
             self._told_at = now
         sizes = list(map(len, datagrams))
+        path = self._network_paths[0]
+        path.bytes_sent += sum(sizes)
         self._loss.on_burst_sent(number, sizes, pieces, handlers, now, space)
         if pieces[0] and not self._ack_eliciting_sent_since_receipt:
             self._ack_eliciting_sent_since_receipt = True
             self._put_off_idle(now)
         self._packet_number = number + len(payloads)
-        return datagrams
+        return [(datagram, path.addr) for datagram in datagrams]
 
 
 class _Burst:
@@ -638,8 +649,7 @@ class _Burst:
 
     def __init__(self, quic: ShortPaths, ack: bytes, now: float, *, is_urgent: bool) -> None:
         """`ack` is an ACK frame for the first packet. If urgent, it is sent without pacing."""
-        loss = quic._loss
-        pacer = loss._pacer
+        pacer, congestion = quic._loss._pacer, quic._loss._cc
         self.payloads: list[bytes] = []
         self.pieces: list[Sequence[Piece]] = []
         self.ack = ack
@@ -648,7 +658,7 @@ class _Burst:
         """Whether the pacer or the size of a burst has ended it."""
         self.overhead = 1 + len(quic._peer_cid.cid) + NUMBER_LENGTH + TAG_LENGTH
         self._full = quic._max_datagram_size
-        self._allowed = self._left = loss.congestion_window - loss.bytes_in_flight
+        self._allowed = self._left = congestion.congestion_window - congestion.bytes_in_flight
         """Bytes that the congestion window allows."""
         least = 1 if ack and is_urgent else -math.inf
         self._tokens = max(pacer.pacer.room(now), least)
@@ -682,9 +692,10 @@ def _record(space: QuicPacketSpace, start: int, stop: int) -> None:
     """Records the packets from `start` to before `stop` as received."""
     if start >= stop:
         return
-    space.ack_queue.add(start, stop)
-    if len(space.ack_queue) > recovery.MAX_ACK_RANGES:
-        space.ack_queue.shift()
+    queue: Any = space.ack_queue
+    queue.add(start, stop)
+    if len(queue.parts) > recovery.MAX_ACK_RANGES:
+        queue.shift()
     if stop - start > 1:
         space.received_packets._received.update(range(start, stop - 1))
     space.received_packets.add(stop - 1)
@@ -693,8 +704,8 @@ def _record(space: QuicPacketSpace, start: int, stop: int) -> None:
 def _pending_size(stream: QuicStream) -> int:
     """Returns about how many bytes of a stream are to be sent."""
     sender = stream.sender
-    pending = sender._pending
-    return sender._buffer_stop - pending[0].start if len(pending) else 0
+    pending: Any = sender._pending
+    return sender._buffer_stop - pending.parts[0].start if pending.parts else 0
 
 
 def _keep_behind_gap(receiver: QuicStreamReceiver, offset: int, data: bytes) -> None:
@@ -745,8 +756,8 @@ def _read_var(data: bytes, at: int) -> tuple[int, int]:
     first = data[at]
     if first < 0x40:
         return first, at + 1
-    size = _VAR_SIZES[first >> 6]
-    end = at + size
+    kind = first >> 6
+    end = at + _VAR_SIZES[kind]
     if end > len(data):
         raise IndexError
-    return int.from_bytes(data[at:end], "big") & ((1 << (8 * size - 2)) - 1), end
+    return int.from_bytes(data[at:end], "big") & _VAR_MASKS[kind], end
