@@ -431,14 +431,13 @@ class Peer:
         count = left = min(_TURN, len(queue))
         try:
             while left:
-                if left > 1:
-                    taken, size = self._take_run(left)
+                taken, size = self._take_run(left)
+                if taken:
                     consumed += size
                     left -= taken
                     if held_by:
                         break
-                    if taken:
-                        continue
+                    continue
                 left -= 1
                 packet = queue.popleft()
                 consumed += len(packet.data)

@@ -177,7 +177,8 @@ class Mailbox(Process):
             return message
         self._is_receiving = True
         try:
-            entry = self._find(match, since)
+            has_any = self._fresh or self._skipped
+            entry = self._find(match, since) if has_any else None
             if entry is None:
                 entry = await self._wait(match, timeout)
         finally:
@@ -389,7 +390,7 @@ class Mailbox(Process):
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         while deadline is None or loop.time() < deadline:
-            if self.level.is_at_bound and self.level.held:
+            if self.level.held and self.level.is_at_bound:
                 raise MailboxFull(
                     f"{self.level}, its hard bound, and no queued message matches: receive "
                     f"messages, or raise MailboxLimits.hard"
