@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use pyo3::call::PyCallArgs;
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyCFunction, PyDict};
 use quicdist_engine::quicdist_engine;
@@ -115,7 +116,7 @@ impl<'py> End<'py> {
     pub fn take_path(&mut self, host: &str, port: u16) {
         self.paths += 1;
         let none: Option<&[u8]> = None;
-        let _ = self.core.call_method1("take_path", (host, port, 0, none));
+        self.call("take_path", (host, port, 0, none));
     }
 
     fn get<T: for<'a> FromPyObject<'a, 'py>>(&self, name: &str) -> T {
@@ -126,9 +127,11 @@ impl<'py> End<'py> {
         self.get("ids")
     }
 
-    /// Performs a call. It may raise RuntimeError, as after an invalid argument.
+    /// Performs a call. It may raise RuntimeError, as after an invalid argument, and nothing else.
     pub fn call(&self, name: &str, arguments: impl PyCallArgs<'py>) {
-        let _ = self.core.call_method1(name, arguments);
+        if let Err(error) = self.core.call_method1(name, arguments) {
+            assert!(error.is_instance_of::<PyRuntimeError>(self.core.py()), "{name}: {error}");
+        }
     }
 
     pub fn grant(&mut self, credit: u64) {

@@ -109,10 +109,10 @@ fn perform(end: &mut End<'_>, call: &Call, now: f64) {
 
 /// Calls everything that only tells.
 fn look(end: &End<'_>) {
-    for name in ["round_trip", "capacity", "datagrams_sent", "datagrams_lost", "certificates"] {
+    for name in ["round_trip", "capacity", "datagrams_sent", "datagrams_lost"] {
         end.core.call_method0(name).unwrap();
     }
-    for name in ["closed", "path", "cipher", "peer_idle_timeout"] {
+    for name in ["closed", "path", "allowance", "cipher", "peer_idle_timeout", "is_confirmed"] {
         end.core.getattr(name).unwrap();
     }
 }
