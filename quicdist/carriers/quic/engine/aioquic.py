@@ -63,7 +63,7 @@ from quicdist.carriers.quic.engine import (
     VerifyPeer,
     reject_all,
 )
-from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
+from quicdist.carriers.quic.engine.aioquic_ack_frequency import FrequencyQuic
 from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery, name_of
@@ -80,9 +80,6 @@ from quicdist.protocol.dialects.base import Buffer
 _Datagram: TypeAlias = tuple[bytes, Path]
 
 _VERSIONS = [int(QuicProtocolVersion.VERSION_1), int(QuicProtocolVersion.VERSION_2)]
-_ACK_EVERY = 16
-"""Number of packets that are acknowledged immediately instead of after a delay, because a bulk
-sender waits for the acknowledgement."""
 
 # The end of the connection reports these errors. Without a handler they would go to stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
@@ -92,7 +89,7 @@ _CAN_PROBE = hasattr(QuicConnection, "_flush_builder")
 """Older versions of aioquic have no probe datagrams, so path MTU discovery is disabled."""
 
 
-class _Quic(BoundedQuic):
+class _Quic(FrequencyQuic):
     """aioquic's connection without automatic windows, and with whole messages in STREAM frames.
 
     Its connection IDs have given reset tokens instead of random ones.
@@ -158,7 +155,7 @@ class _Quic(BoundedQuic):
             version=self._version or 0,
         )
         builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[Epoch.ONE_RTT])
-        buffer = builder.start_frame(QuicFrameType.PING, handler=told, handler_args=(size,))
+        buffer = builder.start_frame(self.probe_frame, handler=told, handler_args=(size,))
         buffer.push_bytes(bytes(builder.remaining_buffer_space))
         assert builder._packet is not None
         builder._packet.in_flight = False
@@ -172,6 +169,8 @@ class _Quic(BoundedQuic):
         self._loss._pacer._max_datagram_size = size
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        if self.request_pending:
+            self.write_request(builder)
         # aioquic doubles a limit when half of it is used. Here no limit appears to be used.
         limit = self._local_max_data
         streams = self._local_max_streams_bidi
@@ -244,7 +243,13 @@ class _ShortQuic(ShortPaths, _Quic):
     """The same connection with fast paths for frequent packets."""
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
-        return not self.whole and super()._only_streams_wait(path)
+        if self.whole or self.request_pending:
+            return False
+        return super()._only_streams_wait(path)
+
+    def _is_urgent(self, space: QuicPacketSpace) -> bool:
+        has_begun = self.marks_have_begun()
+        return super()._is_urgent(space) or has_begun
 
 
 class AioquicConnection:
@@ -287,8 +292,6 @@ class AioquicConnection:
         self._refused: set[int] = set()
         self._received = 0
         self._acknowledged = 0
-        self._told_of = 0
-        """Lower bound of the last packet received before the last sent ACK."""
         trace = quic._quic_logger
         self._trace = trace if isinstance(trace, QlogTrace) else None
 
@@ -450,8 +453,10 @@ class AioquicConnection:
         """Returns the datagrams to send."""
         self._now = now
         quic, space = self._quic, self._quic._loss.spaces[-1]
-        if space.ack_at is not None and space.largest_received_packet >= self._told_of + _ACK_EVERY:
-            space.ack_at = min(space.ack_at, now)
+        if space.ack_at is not None:
+            quic.hasten_ack(space, now)
+        if now >= quic.ask_at:
+            quic.consider(now)
         self._pacer.left = most = self._pacer.burst
         try:
             datagrams = quic.datagrams_to_send(now)
@@ -465,7 +470,7 @@ class AioquicConnection:
             if self._trace is not None:
                 self._trace.flush()
         if space.ack_at is None:
-            self._told_of = space.largest_received_packet
+            quic.acknowledged(space)
         if self._pacer.left <= 0:
             quic._pacing_at = None  # the end of a burst has stopped it, not the pacer
         elif not self._pacer.pacer.is_idle and (not _has_data(quic) or self._is_blocked()):

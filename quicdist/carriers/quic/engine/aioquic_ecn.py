@@ -34,6 +34,9 @@ class MarkedQuic(QuicConnection):
     """The codepoint of the datagram that aioquic processes."""
     data_marks: list[int]
     """Number of 1-RTT packets by codepoint."""
+    _seen_marks = 0
+    """Number of 1-RTT packets with CE at the last call of `marks_have_begun`."""
+    _was_marked = False
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -47,6 +50,12 @@ class MarkedQuic(QuicConnection):
             self.receive_datagram(data, addr, now)
         finally:
             self._arriving = NOT_ECT
+
+    def marks_have_begun(self) -> bool:
+        """Whether packets with CE have arrived since the last call, and none before that one."""
+        seen, self._seen_marks = self._seen_marks, self.data_marks[CE]
+        was_marked, self._was_marked = self._was_marked, self._seen_marks > seen
+        return self._was_marked and not was_marked
 
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
