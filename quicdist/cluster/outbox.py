@@ -197,7 +197,8 @@ class Outbox:
         if self._failure is not None:
             return
         self.messages_accepted += 1
-        if not self._sink.is_writable and sender not in self._lanes and self._may_pass(len(frame)):
+        is_writable = self._sink.is_writable
+        if not is_writable and sender not in self._lanes and self._may_pass(len(frame)):
             self._sink.send_framed((frame,), self.stream_of(sender))
             self.frames_sent += 1
             return
@@ -206,7 +207,7 @@ class Outbox:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self._feed_as_planned)
-            if not self._turns and self._sink.is_writable:
+            if not self._turns and is_writable:
                 # The carrier plans its work now, so that the planned feed precedes it.
                 self._sink.send_framed((frame,), self.stream_of(sender))
                 self.frames_sent += 1
@@ -260,7 +261,7 @@ class Outbox:
         self._unfed = 0
         turns = self._turns
         sink = self._sink
-        if sink.is_writable:
+        if self._ahead and sink.is_writable:
             self._ahead = 0
         while turns and sink.is_writable:
             lane = self._lanes[turns[0]]

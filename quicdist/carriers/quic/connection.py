@@ -533,7 +533,8 @@ class QuicConnection:
             return
         self.last_received = now
         self._has_heard = True
-        self._closed_port.heard(now)
+        if self._closed_port.due is not None:
+            self._closed_port.heard(now)
         if self.role is Role.DIALER:
             # The kernel selects the local address of a dialer, so the engine gets none.
             self._local = path[1]

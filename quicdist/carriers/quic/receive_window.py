@@ -59,7 +59,8 @@ class ReceiveWindow:
         self._first = first
         self._largest = max(largest, first)
         self._budget = budget
-        self._reserved = 0
+        self.size = first
+        """Maximum number of bytes that are in flight or unconsumed."""
         self._consumed = 0
         self._at: float | None = None
         self._due = -math.inf
@@ -80,14 +81,11 @@ class ReceiveWindow:
             return max(min(self.ahead // 8, _GRANT_STEP), 1)
         return max(min(self.size // _SHARE, _GRANT_STEP), 1)
 
-    @property
-    def size(self) -> int:
-        """Maximum number of bytes that are in flight or unconsumed."""
-        return self._first + self._reserved
-
     def raise_first(self, size: int) -> None:
         """Raises the initial size to the minimum that the dialect needs."""
-        self._first = max(self._first, size)
+        more = max(size - self._first, 0)
+        self._first += more
+        self.size += more
         self._largest = max(self._largest, self._first)
 
     def is_due(self, now: float) -> bool:
@@ -150,10 +148,10 @@ class ReceiveWindow:
     def _resize(self, size: int) -> None:
         wanted = size - self.size
         if wanted >= 0:
-            self._reserved += self._budget.reserve(wanted)
+            self.size += self._budget.reserve(wanted)
         else:
             self._budget.release(-wanted)
-            self._reserved += wanted
+            self.size = size
 
     def close(self) -> None:
         """Returns the reserved memory to the budget at the end of the connection."""

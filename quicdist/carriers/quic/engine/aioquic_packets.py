@@ -153,17 +153,20 @@ def opened(
             known_first, start = first, bytes((first,)) + cid
             length = (first & _LENGTH_BITS) + 1
             end = NUMBER_AT + length
+            below = (1 << 8 * length) - 1
         if data[1:NUMBER_AT] != cid or len(data) < MIN_PACKET:
             return packets, count
         truncated = int.from_bytes(data[NUMBER_AT:end], "big")
         truncated ^= int.from_bytes(masks[at + 1 : at + 1 + length], "big")
-        number = decode_packet_number(truncated, 8 * length, expected)
+        number = expected
+        if expected & below != truncated:
+            number = decode_packet_number(truncated, 8 * length, expected)
         header = start + truncated.to_bytes(length, "big")
         try:
             payload = decrypt((iv ^ number).to_bytes(_NONCE, "big"), data[end:], header)
         except InvalidTag:
             continue
-        if number > expected:
+        if number >= expected:
             expected = number + 1
         packets.append((number, first, payload))
     return packets, len(datagrams)
