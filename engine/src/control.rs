@@ -3,6 +3,10 @@
 //! quinn-proto compares what is in flight with the window. It paces by the window, not by a rate, so
 //! the rate is kept here: while no datagram may leave, the window is closed, which still lets
 //! acknowledgements and loss probes pass.
+//!
+//! quinn-proto's own pace is the window in a smoothed round trip, as that of CUBIC and Reno. For BBR
+//! it is much too slow after pauses of a host, which raise that average. The window is then open,
+//! for which quinn-proto does not pace, and `Room` limits the datagrams.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -26,6 +30,9 @@ const MOST_STATES: usize = 8192;
 
 /// The window while the pacer lets nothing leave. Not 0, which quinn-proto does not expect.
 const CLOSED: u64 = 1;
+
+/// The algorithm whose pace does not depend on the smoothed round trip.
+const BBR: &str = "bbr";
 
 pub type Shared = Arc<Mutex<Control>>;
 
@@ -158,12 +165,15 @@ impl Control {
         self.sent.lock().unwrap().forget_departed();
         let size = size as f64;
         let paced = self.pacer.room(self.time(now));
-        self.gate = if paced > 0.0 { Gate::Window } else { Gate::Closed };
         let window = self.allowed_window() - self.in_flight - 1.0;
-        Room {
-            is_paced: paced <= 0.0,
-            datagrams: (paced / size).ceil().min((window / size).floor()).max(0.0) as usize,
-        }
+        let datagrams = (paced / size).ceil().min((window / size).floor()).max(0.0) as usize;
+        self.gate = match datagrams {
+            0 if paced <= 0.0 => Gate::Closed,
+            0 => Gate::Window,
+            _ if self.algorithm == BBR => Gate::Open,
+            _ => Gate::Window,
+        };
+        Room { is_paced: paced <= 0.0, datagrams }
     }
 
     /// Opens the window, whatever is in flight, until the next `room`.

@@ -130,6 +130,8 @@ class Network:
         self.loss = loss
         self.treat = treat
         self.late = late
+        self.delay = DELAY
+        """Seconds in one direction."""
         self.is_cut = False
         self._dice = random.Random(seed)
         self._listening = engine_of(chosen[1])
@@ -232,7 +234,7 @@ class Network:
             for part in [b"".join(datagrams)] if is_even else datagrams:
                 self._count += 1
                 sent = (part, min(size, len(part)), codepoint)
-                flight = (self.now + DELAY + late, self._count, end.address, target, sent)
+                flight = (self.now + self.delay + late, self._count, end.address, target, sent)
                 heapq.heappush(self._flying, flight)
 
     def _arrive(self, source: SocketAddress, target: SocketAddress, datagrams: Datagrams) -> None:

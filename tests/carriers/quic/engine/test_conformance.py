@@ -185,6 +185,22 @@ def test_data_is_exact_under_loss_and_reordering(dialer: str, listener: str, see
     assert there.data[0] == sent
 
 
+@each_pair
+def test_a_transfer_after_pauses_of_a_host_is_fast(dialer: str, listener: str) -> None:
+    """The smoothed round trip falls slowly afterwards, by an eighth with each sample."""
+    network = Network(dialer, listener)
+    network.delay = 0.4
+    network.establish()
+    network.open()
+    network.wait(2.0)
+    network.delay = 0.0001
+    here = network.dialer
+    here.write(0, bytes(MIB))
+    start = network.now
+    network.run(lambda: here.connection.progress().acknowledged == here.written)
+    assert network.now - start <= 0.05
+
+
 @each_engine
 def test_datagrams_are_counted(engine: str) -> None:
     """Those that were lost are known from the acknowledgements of later ones."""
