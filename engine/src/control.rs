@@ -187,10 +187,6 @@ impl Control {
         self.pacer.next_time(now)
     }
 
-    pub fn on_departed(&mut self, size: usize) {
-        self.pacer.on_sent(size as f64);
-    }
-
     /// There is nothing to send.
     pub fn on_idle(&mut self) {
         self.controller.on_app_limited(self.in_flight);
@@ -259,12 +255,13 @@ impl Control {
             (sent.take_eliciting(), sent.take_departed())
         };
         if eliciting == Some(false) {
-            return; // acknowledgements are not in flight
+            return; // acknowledgements are neither in flight nor paced (RFC 9002, 7.7)
         }
         for (number, size) in departed {
             self.late.on_sent(number, size as f64, now);
         }
         let size = bytes as f64;
+        self.pacer.on_sent(size);
         let state = self.controller.on_sent(self.time(now), self.in_flight, size);
         self.in_flight += size;
         self.states.insert(now, state);

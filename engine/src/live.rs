@@ -538,11 +538,8 @@ impl Live {
         {
             self.marks = transmit.ecn.is_some();
         }
-        let mut control = self.control.lock().unwrap();
-        match &transmit {
-            Some(transmit) => control.on_departed(transmit.size),
-            None if room.datagrams > 0 && self.outgoing.waits() => control.on_idle(),
-            None => {}
+        if transmit.is_none() && room.datagrams > 0 && self.outgoing.waits() {
+            self.control.lock().unwrap().on_idle();
         }
         transmit
     }

@@ -322,6 +322,30 @@ def test_credit_that_comes_late_does_not_end_the_start_of_a_sender(
 
 
 @each_engine
+def test_acknowledgements_are_not_paced_and_delay_no_message(engine: str) -> None:
+    """RFC 9002, 7.7. The receiver of bulk data sends a little at times, so its rate is low."""
+    network = Network(engine, engine)
+    network.establish()
+    here, there = network.dialer, network.listener
+    here.write(0, b"x")
+    network.settle()
+    network.run(lambda: there.data[0])
+    there.write(0, b"x")
+    network.settle()
+    network.run(lambda: here.data[0])
+    for count in range(2, 60):
+        there.connection.grant(16 * MIB)
+        here.write(0, bytes(MIB))
+        network.settle()
+        network.run(lambda: there.connection.received() == here.written)
+        there.write(0, b"x")
+        network.settle()
+        before = network.now
+        network.run(lambda count=count: len(here.data[0]) == count)
+        assert network.now - before < 3 * ROUND_TRIP
+
+
+@each_engine
 def test_a_sender_limited_by_congestion_control_is_not_blocked(engine: str) -> None:
     network = Network(engine, engine)
     network.establish()
