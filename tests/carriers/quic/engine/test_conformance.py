@@ -333,7 +333,7 @@ def test_acknowledgements_are_not_paced_and_delay_no_message(engine: str) -> Non
     there.write(0, b"x")
     network.settle()
     network.run(lambda: here.data[0])
-    for count in range(2, 60):
+    for count in range(2, 20):
         there.connection.grant(16 * MIB)
         here.write(0, bytes(MIB))
         network.settle()
