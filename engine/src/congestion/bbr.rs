@@ -76,7 +76,6 @@ const RECENT_ROUNDS: usize = 6;
 const MIN_CYCLE: f64 = 0.5;
 const YIELD_GAIN: f64 = 0.85;
 const YIELD_SHARE: f64 = 0.6;
-const YIELD_MOST: f64 = 0.9;
 const MUCH_LOWER: f64 = 0.7;
 const RETURN_ROUNDS: i64 = 3;
 const CONTEST_ROUNDS: (i64, i64) = (8, 32);
@@ -376,6 +375,9 @@ impl Bbr {
     }
 
     fn is_too_much(&self, lost: f64, flight: f64) -> bool {
+        if self.is_contested() {
+            return false;
+        }
         let tolerated = (LOSS_THRESHOLD + self.base_loss) * flight;
         lost > tolerated + CHANCE * (tolerated * self.datagram_size).sqrt()
     }
@@ -515,6 +517,7 @@ impl Bbr {
         self.contested_until = self.rounds + self.contest_rounds;
         self.shared_until = self.contested_until + SHARED_ROUNDS;
         self.contest_rounds = (2 * self.contest_rounds).min(CONTEST_ROUNDS.1);
+        self.forget_shortterm();
     }
 
     fn begin_yield(&mut self) {
@@ -537,13 +540,12 @@ impl Bbr {
     fn end_yield(&mut self, yielded: &Yield) {
         let before = self.bandwidths.value;
         let is_ours = self.queue <= YIELD_SHARE * yielded.queue;
-        if yielded.bandwidth < before {
-            let least = if is_ours { 0.0 } else { YIELD_MOST * before };
-            self.bandwidths.replace(yielded.bandwidth.max(least));
-        }
         if !is_ours {
             self.contest();
             return;
+        }
+        if yielded.bandwidth < before {
+            self.bandwidths.replace(yielded.bandwidth);
         }
         self.yielded_at = self.rounds;
         self.contest_rounds = CONTEST_ROUNDS.0;
@@ -734,8 +736,10 @@ impl Bbr {
         } else if window < room || !is_begun {
             window += ack.acknowledged;
         }
-        let share = if self.is_contested() { 1.0 } else { gains.longterm };
-        let mut bound = self.bounds.shortterm.min(share * self.bounds.longterm);
+        let mut bound = self.bounds.shortterm;
+        if !self.is_contested() {
+            bound = bound.min(gains.longterm * self.bounds.longterm);
+        }
         if self.state == State::ProbeRtt {
             bound = bound.min(self.probe_rtt_window());
         }

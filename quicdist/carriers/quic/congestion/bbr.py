@@ -12,7 +12,9 @@ product (BDP). Section numbers below refer to the draft. Differences from the dr
   allows, there is a standing queue at the bottleneck. This sender then yields: it drains its own
   share of the queue and adopts the measured rate as the bandwidth. A queue that persists or returns
   immediately is caused by other senders, which would take the whole path from a sender that yields.
-  Such a queue is contested, and this sender does not yield for some rounds.
+  Such a queue is contested. For some rounds, this sender then keeps the bandwidth and the window of
+  two BDPs: it does not yield, and it ignores losses, but not ECN marks. BBRv1 does the same and
+  fills a queue of one BDP, so losses occur at any rate of this sender.
 - A shorter queue counts, too. DOWN and CRUISE lower the pacing rate in proportion to it, so the
   queue stays short although the bandwidth is a maximum of samples and therefore slightly too high.
   Latency matters as much as throughput here: small messages share the path with bulk data.
@@ -169,8 +171,6 @@ _YIELD_GAIN = 0.85
 """Multiple of the measured bandwidth, besides the gain of DOWN, while draining a queue."""
 _YIELD_SHARE = 0.6
 """Maximum remaining share of a drained queue for which this sender was the cause."""
-_YIELD_MOST = 0.9
-"""Lower bound of the bandwidth after one yield, as a share of the bandwidth before."""
 _MUCH_LOWER = 0.7
 """Share of the bandwidth below which the result of a yield is verified by an early probe."""
 _RETURN_ROUNDS = 3
@@ -468,6 +468,8 @@ class Bbr:
             self._base_from = (self._delivery.delivered, self._delivery.lost)
 
     def _is_too_much(self, lost: int, flight: int) -> bool:
+        if self._is_contested:
+            return False
         tolerated = (LOSS_THRESHOLD + self._base_loss) * flight
         return lost > tolerated + _CHANCE * math.sqrt(tolerated * self.datagram_size)
 
@@ -586,6 +588,7 @@ class Bbr:
         self._contested_until = self._rounds + self._contest_rounds
         self._shared_until = self._contested_until + _SHARED_ROUNDS
         self._contest_rounds = min(2 * self._contest_rounds, _CONTEST_ROUNDS[1])
+        self._forget_shortterm()
 
     def _yield(self) -> None:
         """Starts to drain this sender's share of a queue.
@@ -608,12 +611,11 @@ class Bbr:
         self._yielded = None
         before = self._bandwidths.value
         is_ours = self._queue <= _YIELD_SHARE * yielded.queue
-        if yielded.bandwidth < before:
-            least = 0.0 if is_ours else _YIELD_MOST * before
-            self._bandwidths.replace(max(yielded.bandwidth, least))
         if not is_ours:
             self._contest()
             return
+        if yielded.bandwidth < before:
+            self._bandwidths.replace(yielded.bandwidth)
         self._yielded_at = self._rounds
         self._contest_rounds = _CONTEST_ROUNDS[0]
         if yielded.bandwidth < _MUCH_LOWER * before:
@@ -767,8 +769,9 @@ class Bbr:
             window = min(window + ack.acknowledged, room)
         elif window < room or self._delivery.delivered < INITIAL_WINDOW * self.datagram_size:
             window += ack.acknowledged
-        share = 1.0 if self._is_contested else gains.longterm
-        bound = min(self._bounds.shortterm, share * self._bounds.longterm)
+        bound = self._bounds.shortterm
+        if not self._is_contested:
+            bound = min(bound, gains.longterm * self._bounds.longterm)
         if self.state is _PROBE_RTT:
             bound = min(bound, self._probe_rtt_window())
         self._window = max(min(window, bound), float(MIN_WINDOW * self.datagram_size))

@@ -62,6 +62,10 @@ class Flow:
     paced: bool = True
     limit: float = float("inf")
     """Bytes a second that its application has."""
+    ack_every: int = _ACK_EVERY
+    """Datagrams that its receiver acknowledges together."""
+    late: float | None = None
+    """Maximum delay of its timers in seconds, if it differs from that of the path."""
 
     delivered: int = 0
     sent: int = 0
@@ -165,7 +169,8 @@ class Network:
                 flow.wake_at = float("inf")
                 self._send(flow)
 
-        self._at(at + self._random.uniform(0.0, self.path.late), wake)
+        late = self.path.late if flow.late is None else flow.late
+        self._at(at + self._random.uniform(0.0, late), wake)
 
     def _transmit(self, flow: Flow, size: int) -> None:
         now, path = self.now, self.path
@@ -192,14 +197,14 @@ class Network:
     def _arrive(self, flow: Flow, packet: _Sent, at: float) -> None:
         """Schedules an ACK 1 ms after the first unacknowledged datagram, or at the sixteenth."""
         group = flow.group
-        if group and (at > flow.group_at + _ACK_DELAY or len(group) >= _ACK_EVERY):
+        if group and (at > flow.group_at + _ACK_DELAY or len(group) >= flow.ack_every):
             flow.group = group = []
         if not group:
             flow.group_at = at
             due = self._ack_time(at + _ACK_DELAY + self.path.rtt / 2)
             self._at(due, lambda: self._acknowledge(flow, group))
         group.append(packet)
-        if len(group) == _ACK_EVERY:
+        if len(group) == flow.ack_every:
             due = self._ack_time(at + self.path.rtt / 2)
             self._at(due, lambda: self._acknowledge(flow, group))
 
