@@ -14,6 +14,7 @@ from quicdist.carriers.quic.congestion.cubic import Cubic
 from quicdist.carriers.quic.congestion.rate_sample import SendState
 from quicdist.carriers.quic.congestion.reno import Reno
 from quicdist.carriers.quic.congestion.resume import Capacity, CarefulResume
+from tests.carriers.quic.congestion.bbr_v1 import KernelBbr
 from tests.carriers.quic.congestion.path_model import Flow, Network, Path
 from tests.support.engines import IS_BUILT, needs_native
 
@@ -38,6 +39,7 @@ CONTROLLERS: dict[str, Callable[[], Controller]] = {
     "cubic": lambda: Cubic(DATAGRAM),
     "reno": lambda: Reno(DATAGRAM),
 }
+OTHERS = CONTROLLERS | {"a kernel's bbr": lambda: KernelBbr(DATAGRAM)}
 
 
 class Twin:
@@ -147,9 +149,9 @@ def test_resumed(name: str, loss: float, earlier: float) -> None:
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)
-@pytest.mark.parametrize("other", CONTROLLERS)
+@pytest.mark.parametrize("other", OTHERS)
 def test_beside_another_flow(name: str, other: str) -> None:
     twin = Twin(name)
     path = Path(0.03, 30 * MBIT, queue=0.06, loss=0.0005)
-    Network(path, [Flow(twin), Flow(CONTROLLERS[other](), starts=0.7)]).run(10.0)
+    Network(path, [Flow(twin), Flow(OTHERS[other](), starts=0.7)]).run(10.0)
     assert twin.acks > 100
