@@ -12,7 +12,7 @@ import pytest
 from quicdist import NodeError, Quic
 from quicdist.carriers.base import DialError
 from quicdist.carriers.quic import busy_wait
-from quicdist.carriers.quic.busy_wait import BusyWait
+from quicdist.carriers.quic.busy_wait import WAKEUP, Adaptive, BusyWait
 from tests.carriers.owners import node
 
 AWAKE = 1.0
@@ -125,6 +125,99 @@ def test_off_it_asks_for_none(loop: PlayedLoop) -> None:
 def test_stopped_it_asks_for_no_more_turns_than_it_has(loop: PlayedLoop) -> None:
     waiting = BusyWait(loop, 5.0)
     assert loop.turns_until_it_sleeps(waiting.extend, waiting.stop) == 1
+
+
+# -- adaptive -------------------------------------------------------------------------------------
+
+
+class Waiting:
+    """The adaptive decision, with a clock. Each datagram comes after `gap` seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+        self.adaptive = Adaptive()
+        self.seconds = self.adaptive.wait(self.now)
+
+    def exchange(self, gap: float, count: int = 1) -> int:
+        """Returns how many of the waits for `count` datagrams were busy to their end."""
+        in_vain = 0
+        for _ in range(count):
+            is_awake = gap < self.seconds
+            if self.seconds and not is_awake:
+                in_vain += 1
+                self.adaptive.in_vain(is_taken=False)
+            self.now += gap
+            self.adaptive.received(self.now, is_awake=is_awake)
+            self.seconds = self.adaptive.wait(self.now)
+        return in_vain
+
+
+def test_answers_that_come_soon_are_awaited_busily() -> None:
+    waiting = Waiting()
+    assert waiting.seconds == 0
+    waiting.exchange(WAKEUP / 2, 100)
+    assert waiting.seconds == WAKEUP
+
+
+@pytest.mark.parametrize("gap", [0.001, 0.02, 1.0])
+def test_answers_that_come_late_are_not(gap: float) -> None:
+    waiting = Waiting()
+    waiting.exchange(WAKEUP / 2, 100)
+    assert waiting.exchange(gap, 100) <= 4
+    assert waiting.seconds == 0
+    assert waiting.exchange(gap, 1000) == 0
+
+
+def test_few_waits_are_in_vain_if_answers_come_a_little_too_late() -> None:
+    assert Waiting().exchange(1.5 * WAKEUP, 1000) < 100
+
+
+def test_a_core_that_others_want_is_left_to_them() -> None:
+    waiting = Waiting()
+    waiting.exchange(WAKEUP / 2, 100)
+    waiting.adaptive.in_vain(is_taken=True)
+    assert waiting.adaptive.wait(waiting.now) == 0
+
+
+def test_a_single_answer_after_a_long_time_does_not_keep_it_awake() -> None:
+    waiting = Waiting()
+    for _ in range(100):
+        waiting.exchange(WAKEUP / 2, 8)
+        waiting.exchange(0.02)
+        assert waiting.seconds == 0
+
+
+class Standing(PlayedLoop):
+    """The clock stands still."""
+
+    def time(self) -> float:
+        return 0.0
+
+
+def test_a_clock_that_stands_still_ends_it() -> None:
+    loop = Standing()
+    try:
+        waiting = BusyWait(loop, None)
+        for _ in range(100):
+            waiting.received()
+        assert 1 < loop.turns_until_it_sleeps(lambda: None) < 1000
+        waiting.stop()
+    finally:
+        loop.close()
+
+
+def test_an_adaptive_wait_ends_when_another_process_takes_the_core(
+    loop: PlayedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = BusyWait(loop, None)
+    for _ in range(100):
+        waiting.received()
+
+    def take_the_core() -> None:
+        loop.played.turns += 1  # a second passes
+
+    monkeypatch.setattr(busy_wait, "_give_way", take_the_core)
+    assert loop.turns_until_it_sleeps(lambda: None) <= 2
 
 
 def _run(play: Coroutine[None, None, None], selector: Watched) -> None:

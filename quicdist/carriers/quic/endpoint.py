@@ -551,7 +551,7 @@ class Endpoint:
             self._settle(connection)
         if self._strays and self._stray_turn is None:
             self._handle_strays()
-        self._busy_wait.extend()
+        self._busy_wait.received()
 
     def wake(self) -> None:
         """Processes datagrams that the socket has received in another way than from the kernel."""

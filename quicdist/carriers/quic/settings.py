@@ -88,10 +88,11 @@ class QuicOptions:
     The PINGs of `CarrierLimits.keep_alive` do not depend on it.
     """
 
-    busy_wait: float = 0.0
+    busy_wait: float | None = None
     """Time in seconds for which the event loop busy-waits after a datagram is sent or received.
 
-    This reduces the latency at the cost of CPU time (see `docs/limits.md`). 0 disables it.
+    This reduces the latency at the cost of CPU time (see `docs/limits.md`). None busy-waits for at
+    most 0.25 ms, and only while datagrams keep coming that soon. 0 disables it.
     """
 
     def __post_init__(self) -> None:
@@ -104,7 +105,7 @@ class QuicOptions:
             algorithm(self.congestion)
         except ValueError as error:
             raise NodeError(str(error)) from None
-        if not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
+        if self.busy_wait is not None and not 0 <= self.busy_wait <= _LONGEST_BUSY_WAIT:
             raise SettingError(
                 f"busy_wait is in seconds, from 0 (off) to {_LONGEST_BUSY_WAIT:g}, "
                 f"got {self.busy_wait}: 500 us are 0.0005"
