@@ -45,7 +45,7 @@ _ACKED = QuicDeliveryState.ACKED
 _MAX_LOST = 256
 """Maximum number of lost packets that are stored to detect spurious losses."""
 _MAX_TOLERANCE = 8
-"""Maximum tolerated delay in quarters of the minimum round trip: two round trips."""
+"""Maximum tolerated delay in quarters of the minimum round trip."""
 _TELL_EVERY = 0.001
 _TELL_EVERY_SHORT = 0.004
 """Minimum time in seconds between two reports to the controller while it is application-limited.
@@ -267,6 +267,8 @@ class Recovery(QuicPacketRecovery):
         """The next 1-RTT packet number."""
         self._lost: dict[int, int] = {}
         """Sizes of lost 1-RTT packets by packet number."""
+        self._expired: dict[int, float] = {}
+        """Send times of 1-RTT packets that a probe timeout has retransmitted, by packet number."""
         self._tolerance = 0
         """Observed reordering in quarters of the minimum round trip; 0 if there was none."""
         self.has_acked = self.has_lost = False
@@ -287,6 +289,7 @@ class Recovery(QuicPacketRecovery):
         self._rtt_latest = self._rtt_smoothed = self._rtt_variance = 0.0
         self._rtt_min = math.inf
         self._tolerance = 0
+        self._expired.clear()
         self._cc.restart(CONTROLLERS[self._algorithm](datagram_size))
         self.ecn.restart()
         self._marked_from = self._end
@@ -385,6 +388,8 @@ class Recovery(QuicPacketRecovery):
     ) -> None:
         largest = ranges[-1][1] - 1
         is_ahead = largest > space.largest_acked_packet
+        if is_ahead and largest in self._expired:
+            self._measure(now - self._expired.pop(largest), ack_delay, now)
         space.largest_acked_packet = max(space.largest_acked_packet, min(largest, self._end - 1))
         taken = self._take(ranges, space)
         if self._lost and next(reversed(self._lost)) >= ranges[0][0]:
@@ -524,9 +529,31 @@ class Recovery(QuicPacketRecovery):
         if lost:
             self._declare_lost(lost, now, space)
 
-    def _on_packets_lost(self, **arguments: Any) -> None:
+    def _on_packets_lost(
+        self,
+        *,
+        congestion_event: bool = True,
+        packets: Iterable[QuicSentPacket],
+        space: QuicPacketSpace,
+        **arguments: Any,
+    ) -> None:
         self.has_lost = True
-        super()._on_packets_lost(**arguments)
+        if space.is_application_data and not congestion_event:
+            self._expire(packets)
+        super()._on_packets_lost(
+            congestion_event=congestion_event, packets=packets, space=space, **arguments
+        )
+
+    def _expire(self, packets: Iterable[QuicSentPacket]) -> None:
+        """Stores the send times of packets that a probe timeout retransmits.
+
+        If the round trip has become longer than the timeout, their acknowledgements are the only
+        ones that measure it (RFC 9002, 5.1).
+        """
+        for packet in packets:
+            self._expired[packet.packet_number] = packet.sent_time or 0.0
+        while len(self._expired) > _MAX_LOST:
+            del self._expired[next(iter(self._expired))]
 
     def _patience(self) -> float:
         """Returns the time after sending when a packet is lost, if a later one is acknowledged."""

@@ -201,6 +201,23 @@ def test_a_transfer_after_pauses_of_a_host_is_fast(dialer: str, listener: str) -
     assert network.now - start <= 0.05
 
 
+@each_pair
+@pytest.mark.parametrize(("size", "delay"), [(64, 1.0), (100_000, 0.4)])
+def test_a_round_trip_that_becomes_longer_than_the_probe_timeout_is_measured(
+    dialer: str, listener: str, size: int, delay: float
+) -> None:
+    network = Network(dialer, listener)
+    network.establish()
+    network.open()
+    here = network.dialer
+    network.delay = 0.0001
+    here.write(0, bytes(size))
+    network.run(lambda: here.connection.progress().acknowledged == size)
+    network.delay = delay
+    here.write(0, bytes(64))
+    network.run(lambda: here.connection.progress().acknowledged == size + 64, 15.0)
+
+
 @each_engine
 def test_datagrams_are_counted(engine: str) -> None:
     """Those that were lost are known from the acknowledgements of later ones."""
