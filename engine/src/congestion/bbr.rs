@@ -69,6 +69,7 @@ const MIN_RTT_TOLERANCE: f64 = 0.05;
 
 const PROBE_WAIT: (f64, f64) = (2.0, 3.0);
 const FIRST_WAIT: f64 = 0.1;
+const CONTESTED_WAIT: f64 = 0.6;
 const PROBE_ROUNDS: f64 = 63.0;
 
 const AVERAGED_ROUNDS: usize = 3;
@@ -647,7 +648,8 @@ impl Bbr {
         let rounds = PROBE_ROUNDS.min((self.bdp(1.0) / self.datagram_size).max(8.0));
         let waited = (self.rounds - self.cycle_rounds) as f64;
         let elapsed = now - self.cycle_at;
-        elapsed >= self.wait || (waited >= rounds && elapsed >= MIN_CYCLE)
+        let share = if self.is_contested() { CONTESTED_WAIT } else { 1.0 };
+        elapsed >= self.wait * share || (waited >= rounds && elapsed >= MIN_CYCLE)
     }
 
     /// A cycle of bandwidth probing begins (5.3.3.6).

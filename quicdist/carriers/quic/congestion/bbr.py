@@ -156,6 +156,8 @@ _PROBE_WAIT = (2.0, 3.0)
 """Range of the random time in seconds between two bandwidth probes (5.3.3.5.3)."""
 _FIRST_WAIT = 0.1
 """Share of that time after STARTUP, which may have ended early."""
+_CONTESTED_WAIT = 0.6
+"""Share of that time while a queue is contested: only probes lead to a larger share then."""
 _PROBE_ROUNDS = 63
 """Maximum rounds between two bandwidth probes; fewer if fewer datagrams are in flight. Reno grows
 by that amount in that time (5.3.3.5.1)."""
@@ -696,7 +698,8 @@ class Bbr:
         rounds = min(_PROBE_ROUNDS, max(self._bdp(1.0) / self.datagram_size, 8))
         waited = self._rounds - self._cycle_rounds
         elapsed = now - self._cycle_at
-        return elapsed >= self._wait or (waited >= rounds and elapsed >= _MIN_CYCLE)
+        share = _CONTESTED_WAIT if self._is_contested else 1.0
+        return elapsed >= self._wait * share or (waited >= rounds and elapsed >= _MIN_CYCLE)
 
     def _begin_down(self, now: float) -> None:
         """Starts a cycle of bandwidth probing (5.3.3.6)."""
