@@ -784,7 +784,8 @@ impl Controller for Bbr {
     }
 
     fn on_app_limited(&mut self, in_flight: f64) {
-        if in_flight < self.window {
+        let is_path_full = self.has_queue() && in_flight > self.bdp(1.0);
+        if in_flight < self.window && !is_path_full {
             self.delivery.on_app_limited(in_flight);
         }
     }

@@ -340,7 +340,9 @@ class Bbr:
         return self._delivery.on_sent(now, in_flight, size)
 
     def on_app_limited(self, in_flight: int) -> None:
-        if in_flight < self._window:
+        # A sender that waits for credit while the path and a queue are full is limited by the path.
+        is_path_full = self._has_queue and in_flight > self._bdp(1.0)
+        if in_flight < self._window and not is_path_full:
             self._delivery.on_app_limited(in_flight)
 
     def on_ack(self, ack: Ack) -> None:

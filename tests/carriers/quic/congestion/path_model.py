@@ -62,6 +62,8 @@ class Flow:
     paced: bool = True
     limit: float = float("inf")
     """Bytes a second that its application has."""
+    credit: float = float("inf")
+    """Bytes in flight that its receiver allows."""
     ack_every: int = _ACK_EVERY
     """Datagrams that its receiver acknowledges together."""
     late: float | None = None
@@ -148,6 +150,9 @@ class Network:
         room = pacer.room(now)
         window = controller.window
         while flow.in_flight + size <= window and room > 0:
+            if flow.in_flight + size > flow.credit:
+                controller.on_app_limited(flow.in_flight)
+                return
             if flow.sent - flow.limit * (now - flow.starts) > 0:
                 controller.on_app_limited(flow.in_flight)
                 pacer.on_idle()

@@ -231,6 +231,16 @@ def test_a_path_that_gets_longer_is_seen_to_be() -> None:
     assert flow.throughput(18, 24) >= 0.85 * 50 * MBIT
 
 
+@pytest.mark.parametrize("credit", [1.5, 1.9, 3.0])
+def test_a_sender_that_waits_for_credit_notices_that_the_path_is_full(credit: float) -> None:
+    """The receive window is `credit` BDPs, and the queue would take all of it."""
+    path = Path(0.1, 20 * MBIT, queue=0.3)
+    flow = Flow(bbr(), credit=credit * path.rtt * path.rate)
+    Network(path, [flow]).run(8.0)
+    assert flow.mean_rtt(4.0) < 1.2 * path.rtt
+    assert flow.throughput(4.0, 8.0) > 0.9 * path.rate
+
+
 def test_a_sender_with_little_to_say_keeps_what_it_knows_of_the_path() -> None:
     controller = bbr()
     flow = Flow(controller)
