@@ -32,7 +32,8 @@ async def test_the_next_connection_takes_the_measurement(engine: str) -> None:
         assert isinstance(here.connection, QuicConnection)
         capacity = a.endpoint.take_capacity(here.connection)
         assert capacity is not None
-        assert capacity.round_trip >= 2 * LATENCY
+        # uvloop counts the milliseconds of a timer from the start of its iteration.
+        assert capacity.round_trip >= 1.8 * LATENCY
         assert capacity.in_flight > 0
         a.endpoint.store_capacity(here.connection, capacity)
         await a.connect(b, port=proxy.address[1])
