@@ -64,6 +64,7 @@ from quicdist.carriers.quic.engine import (
     reject_all,
 )
 from quicdist.carriers.quic.engine.aioquic_ack_frequency import FrequencyQuic
+from quicdist.carriers.quic.engine.aioquic_bounds import end_of_credit
 from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery, name_of
@@ -499,14 +500,12 @@ class AioquicConnection:
     def _is_blocked(self) -> bool:
         """Whether data waits for the peer's credit and for nothing else."""
         quic, loss = self._quic, self._recovery
-        credit = quic._remote_max_data - quic._remote_max_data_used
         waits = False
         for stream in quic._streams_queue:
             sender = stream.sender
             if sender.buffer_is_empty or stream.is_blocked or not len(sender._pending):
                 continue
-            most = min(sender.highest_offset + credit, stream.max_stream_data_remote)
-            if sender._pending[0].start < most:
+            if sender._pending[0].start < end_of_credit(quic, stream):
                 return False
             waits = True
         left = loss.congestion_window - loss.bytes_in_flight

@@ -421,3 +421,9 @@ class _OneRttKeys(CryptoPair):
             raise CryptoError("a key update too soon after the last one")
         self._not_before = sent + self._quic.bounds.min_packets_per_key
         super()._update_key(trigger)
+
+
+def end_of_credit(quic: QuicConnection, stream: QuicStream) -> int:
+    """Returns the stream offset up to which the peer's credit allows sending (RFC 9000, 4.1)."""
+    credit = quic._remote_max_data - quic._remote_max_data_used
+    return min(stream.sender.highest_offset + credit, stream.max_stream_data_remote)

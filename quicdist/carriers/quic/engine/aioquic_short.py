@@ -34,6 +34,7 @@ from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.ecn import CE, ECT0, ECT1, EcnCounts
+from quicdist.carriers.quic.engine.aioquic_bounds import end_of_credit
 from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
 from quicdist.carriers.quic.engine.aioquic_packets import (
     NUMBER_AT,
@@ -519,11 +520,6 @@ class ShortPaths(MarkedQuic):
             stream = self._tls_stream = self._crypto_streams[Epoch.ONE_RTT]
         return stream.sender
 
-    def _most(self, stream: QuicStream) -> int:
-        """The stream offset up to which the peer's credit allows sending."""
-        credit = self._remote_max_data - self._remote_max_data_used
-        return min(stream.sender.highest_offset + credit, stream.max_stream_data_remote)
-
     def _plan(self, stream: QuicStream, burst: _Burst) -> None:
         """Adds packets with the data of a stream to a burst.
 
@@ -533,7 +529,7 @@ class ShortPaths(MarkedQuic):
         assert stream_id is not None
         sender: Any = stream.sender
         pending: Ranges = sender._pending
-        most = self._most(stream)
+        most = end_of_credit(self, stream)
         sent_before = sender.highest_offset
         base = sender._buffer_start
         kind = _KIND + _var(stream_id)
@@ -585,7 +581,7 @@ class ShortPaths(MarkedQuic):
         assert stream.stream_id is not None
         sender: Any = stream.sender
         pending: Ranges = sender._pending
-        most = self._most(stream)
+        most = end_of_credit(self, stream)
         base, sent_before = sender._buffer_start, sender.highest_offset
         kind = _KIND_WITH_LENGTH + _var(stream.stream_id)
         taken = 0
