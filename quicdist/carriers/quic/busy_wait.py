@@ -74,13 +74,16 @@ class BusyWait:
 
     def received(self) -> None:
         """Reports that datagrams were received, and restarts the period of busy waiting."""
+        now = self._loop.time()
         if self._adaptive is not None:
-            self._adaptive.received(self._loop.time(), is_awake=self._turn is not None)
-        self.extend()
+            self._adaptive.received(now, is_awake=self._turn is not None)
+        self._restart(now)
 
     def extend(self) -> None:
         """Reports traffic: restarts the period of busy waiting."""
-        now = self._loop.time()
+        self._restart(self._loop.time())
+
+    def _restart(self, now: float) -> None:
         seconds = self._seconds if self._adaptive is None else self._adaptive.wait(now)
         if not seconds:
             return
