@@ -20,11 +20,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from subprocess import Popen
 
 from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, built, check, network
-from benchmarks.wan.sides import Sides, ask, hear
+from benchmarks.wan.sides import ENGINES, Sides, ask, hear
 
 HEAD_START, SETTLE = 2.0, 5.0
 """Seconds."""
@@ -129,7 +128,7 @@ def main() -> int:
     options = parser.parse_args()
     path = Path(options.rtt, options.rate, 0, options.rtt * options.queue)
     engines = options.engines.split(",")
-    if find_spec("quicdist_engine") is None:
+    if "native" not in ENGINES:
         engines = [each for each in engines if each != "native"]
     try:
         check()
