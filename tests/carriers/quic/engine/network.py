@@ -263,3 +263,11 @@ class Network:
         connection.receive(data, size, (source, None), self.now, ecn)
         assert connection.is_started
         self._listener = End(connection, self._there, self._verify_peer)
+
+
+def opened(dialer: str | QuicSettings, listener: str | QuicSettings, **options: Any) -> Network:
+    """Returns a network after the handshakes, whose ends have much credit."""
+    network = Network(dialer, listener, **options)
+    network.establish()
+    network.open()
+    return network

@@ -26,7 +26,7 @@ from quicdist.carriers.quic.engine.aioquic_ack_frequency import (
     read_min_ack_delay,
     wanted,
 )
-from tests.carriers.quic.engine.network import DELAY, HERE, Network
+from tests.carriers.quic.engine.network import DELAY, HERE, Network, opened
 from tests.carriers.quic.engine.test_conformance import PAIRS
 from tests.carriers.quic.engine.test_hostile_frames import packet
 from tests.support.engines import ENGINES
@@ -337,9 +337,7 @@ def test_what_is_wanted_is_possible(
 @pytest.mark.parametrize("dialer", ["aioquic", "aioquic-plain"])
 @pytest.mark.parametrize("listener", ENGINES)
 def test_bulk_asks_for_fewer_acknowledgements_a_few_times(dialer: str, listener: str) -> None:
-    network = Network(dialer, listener)
-    network.establish()
-    network.open()
+    network = opened(dialer, listener)
     quic: Any = network.dialer.connection._quic  # type: ignore[attr-defined]
     network.dialer.write(0, bytes(100_000))
     network.run(lambda: len(network.listener.data[0]) == 100_000)
@@ -357,9 +355,7 @@ def test_bulk_asks_for_fewer_acknowledgements_a_few_times(dialer: str, listener:
 
 @pytest.mark.parametrize("listener", ENGINES)
 def test_a_lost_request_is_repeated(listener: str) -> None:
-    network = Network("aioquic", listener)
-    network.establish()
-    network.open()
+    network = opened("aioquic", listener)
     network.wait(1.0)
     quic: Any = network.dialer.connection._quic  # type: ignore[attr-defined]
     quic._asked = AckRequest(9, LONG, 0)
@@ -374,9 +370,7 @@ def test_a_lost_request_is_repeated(listener: str) -> None:
 
 def test_a_peer_without_the_extension_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extension, "read_min_ack_delay", lambda data: None)
-    network = Network("aioquic", "aioquic")
-    network.establish()
-    network.open()
+    network = opened("aioquic", "aioquic")
     network.dialer.write(0, bytes(8 * MIB))
     network.run(lambda: len(network.listener.data[0]) == network.dialer.written)
     quic: Any = network.dialer.connection._quic  # type: ignore[attr-defined]
@@ -403,9 +397,7 @@ def test_a_probe_asks_for_an_immediate_acknowledgement(dialer: str) -> None:
 
 @each_pair
 def test_lossy_bulk_in_both_directions_arrives(dialer: str, listener: str) -> None:
-    network = Network(dialer, listener, loss=0.02)
-    network.establish()
-    network.open()
+    network = opened(dialer, listener, loss=0.02)
     for end, stream in ((network.dialer, 0), (network.listener, 1)):
         end.write(stream, bytes(4 * MIB))
     network.run(lambda: len(network.listener.data[0]) == len(network.dialer.data[1]) == 4 * MIB)

@@ -29,6 +29,7 @@ from tests.carriers.quic.engine.network import (
     TOKENS,
     Network,
     accept,
+    opened,
     settings,
 )
 from tests.support.engines import ENGINES, IS_BUILT, needs_native
@@ -173,9 +174,7 @@ def test_bulk_arrives_over_a_lossy_path(dialer: str, listener: str, congestion: 
 @each_pair
 @pytest.mark.parametrize("seed", range(3))
 def test_data_is_exact_under_loss_and_reordering(dialer: str, listener: str, seed: int) -> None:
-    network = Network(dialer, listener, seed=seed)
-    network.establish()
-    network.open()
+    network = opened(dialer, listener, seed=seed)
     network.loss, network.late = 0.03, 0.3
     here, there = network.dialer, network.listener
     sent = random.Random(seed).randbytes(500_000)
@@ -206,9 +205,7 @@ def test_a_transfer_after_pauses_of_a_host_is_fast(dialer: str, listener: str) -
 def test_a_round_trip_that_becomes_longer_than_the_probe_timeout_is_measured(
     dialer: str, listener: str, size: int, delay: float
 ) -> None:
-    network = Network(dialer, listener)
-    network.establish()
-    network.open()
+    network = opened(dialer, listener)
     here = network.dialer
     network.delay = 0.0001
     here.write(0, bytes(size))
@@ -221,9 +218,7 @@ def test_a_round_trip_that_becomes_longer_than_the_probe_timeout_is_measured(
 @each_engine
 def test_datagrams_are_counted(engine: str) -> None:
     """Those that were lost are known from the acknowledgements of later ones."""
-    network = Network(engine, engine)
-    network.establish()
-    network.open()
+    network = opened(engine, engine)
     here = network.dialer
     counted = here.connection.datagrams_sent() - here.datagrams
     here.write(0, bytes(500_000))
@@ -259,9 +254,7 @@ def test_the_chosen_congestion_control_is_used(engine: str) -> None:
 
 @each_engine
 def test_counters_are_ordered_and_exact_at_the_end(engine: str) -> None:
-    network = Network(engine, engine)
-    network.establish()
-    network.open()
+    network = opened(engine, engine)
     here, there = network.dialer, network.listener
     for _ in range(20):
         here.write(0, bytes(50_000))
@@ -364,9 +357,7 @@ def test_acknowledgements_are_not_paced_and_delay_no_message(engine: str) -> Non
 
 @each_engine
 def test_a_sender_limited_by_congestion_control_is_not_blocked(engine: str) -> None:
-    network = Network(engine, engine)
-    network.establish()
-    network.open()
+    network = opened(engine, engine)
     here = network.dialer
     here.write(0, bytes(MIB))
     here.write(4, bytes(MIB))
@@ -436,9 +427,7 @@ def test_a_peer_opens_no_more_streams_than_allowed(dialer: str, listener: str) -
 def test_every_stream_arrives_in_order(
     engine: str, writes: list[tuple[int, int]], loss: float, seed: int
 ) -> None:
-    network = Network(engine, engine, seed=seed)
-    network.establish()
-    network.open()
+    network = opened(engine, engine, seed=seed)
     network.loss = loss
     here, there = network.dialer, network.listener
     expected: dict[int, bytes] = {}
@@ -452,9 +441,7 @@ def test_every_stream_arrives_in_order(
 
 @each_pair
 def test_a_lost_datagram_holds_up_no_other_stream(dialer: str, listener: str) -> None:
-    network = Network(dialer, listener)
-    network.establish()
-    network.open()
+    network = opened(dialer, listener)
     network.wait(1.0)
     here, there = network.dialer, network.listener
     here.connection.send_whole(False)
@@ -472,9 +459,7 @@ def test_a_lost_datagram_holds_up_no_other_stream(dialer: str, listener: str) ->
 def test_small_data_does_not_wait_for_the_bulk_of_another_stream(
     dialer: str, listener: str
 ) -> None:
-    network = Network(dialer, listener)
-    network.establish()
-    network.open()
+    network = opened(dialer, listener)
     here, there = network.dialer, network.listener
     here.connection.send_whole(False)
     here.write(4, bytes(4 * MIB))
@@ -489,9 +474,7 @@ def test_small_data_does_not_wait_for_the_bulk_of_another_stream(
 @each_engine
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_views_are_sent_and_what_may_change_is_copied(engine: str, size: int) -> None:
-    network = Network(engine, engine)
-    network.establish()
-    network.open()
+    network = opened(engine, engine)
     whole = random.Random(size).randbytes(3 * size)
     changing = bytearray(whole)
     view = memoryview(whole)
@@ -505,9 +488,7 @@ def test_views_are_sent_and_what_may_change_is_copied(engine: str, size: int) ->
 
 @each_engine
 def test_bursts_are_bounded(engine: str) -> None:
-    network = Network(engine, engine)
-    network.establish()
-    network.open()
+    network = opened(engine, engine)
     here = network.dialer
     here.write(0, bytes(8 * MIB))
     network.run(lambda: here.connection.progress().acknowledged > MIB)
@@ -525,9 +506,7 @@ def test_bursts_are_bounded(engine: str) -> None:
 @each_engine
 def test_a_call_that_sends_nothing_keeps_the_timer(engine: str) -> None:
     """A datagram that arrives while the pacer holds data back must not stop its timer."""
-    network = Network(engine, engine)
-    network.establish()
-    network.open()
+    network = opened(engine, engine)
     here = network.dialer
     here.write(0, bytes(2 * MIB))
     held_back = 0
