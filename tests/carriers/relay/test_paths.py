@@ -164,7 +164,8 @@ def test_bad_offers_raise_and_change_nothing() -> None:
 def test_forged_pings_are_ignored_and_counted() -> None:
     pair = Pair()
     (ping,) = transmits(pair.first)
-    assert pair.dialer.receive(ping.data[:-1] + b"\0", B, 0.0) == ()
+    forged = ping.data[:-1] + bytes([ping.data[-1] ^ 1])
+    assert pair.dialer.receive(forged, B, 0.0) == ()
     assert pair.dialer.receive(b"x" * 27, B, 0.0) == ()
     assert pair.dialer.rejected == {Refusal.FORGED: 2}
 
