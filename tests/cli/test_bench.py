@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicdist.cli.bench.load import LEAST_CHUNK, LEAST_OPEN, MOST_CHUNK, MOST_OPEN, Load
+from quicdist.cli.bench.load import (
+    LEAST_CHUNK,
+    LEAST_OPEN,
+    MOST_CHUNK,
+    MOST_OPEN,
+    Load,
+    shortest_steady,
+)
 from quicdist.cli.bench.measuring import NotAllowed, busy_share
 from quicdist.cli.bench.report import Report
 from quicdist.cli.bench.verdict import (
@@ -38,6 +45,27 @@ MIB = 1024 * 1024
 
 
 # -- the load -----------------------------------------------------------------------------------
+
+
+def test_the_rate_leaves_out_the_start_up() -> None:
+    """A quarter of a transfer, and the round trips in which congestion control finds the rate."""
+    trip = 0.1
+    load = Load(10.0, 10**12, 0, 0.0, trip)
+    assert 0 < load.start_up < shortest_steady(trip) < 5.0
+    for step in range(1, 51):
+        slow = min(step / 10, load.start_up)
+        load.sample(int(1e6 * slow + 50e6 * (step / 10 - slow)), step / 10)
+    assert load.start_up <= load.steady_since() < load.start_up + 0.2
+    assert load.steady_rate() == pytest.approx(50e6)
+    load.sample(10**9, 10.0)
+    assert load.steady_since() == 2.5
+
+
+def test_a_transfer_that_is_shorter_than_the_start_up_has_a_rate() -> None:
+    load = Load(1.0, 10**12, 0, 0.0, 0.1)
+    load.sample(500, 0.5)
+    load.sample(1500, 1.0)
+    assert load.steady_rate() == 2000.0
 
 
 def run(rate: float, round_trip: float, *, seconds: float, most: int) -> Load:
@@ -135,6 +163,13 @@ LIMITS = [
         Limit.WINDOW,
     ),
     (replace(UNLIMITED, loss=0.05), Limit.LOSS),
+    (replace(UNLIMITED, loss=0.05, trips=RoundTrips(9, 0.04, 0.04)), Limit.PATH),
+    (replace(UNLIMITED, loss=0.05, path_trip=0.04), Limit.PATH),
+    (replace(UNLIMITED, loss=0.05, path_trip=0.021, trips=RoundTrips(9, 0.04, 0.04)), Limit.LOSS),
+    (replace(UNLIMITED, loss=0.3, least_seconds=2.1), Limit.START_UP),
+    (replace(UNLIMITED, loss=0.3, least_seconds=2.0), Limit.LOSS),
+    (replace(UNLIMITED, pacing_rate=52e6, machine_here=0.99, least_seconds=2.1), Limit.START_UP),
+    (replace(UNLIMITED, blocked=0.5, least_seconds=2.1), Limit.WINDOW),
     (replace(UNLIMITED, loss=0.01, pacing_rate=52e6), Limit.PATH),
     (replace(UNLIMITED, trips=RoundTrips(9, 0.05, 0.06)), Limit.PATH),
 ]
@@ -157,7 +192,17 @@ def test_the_verdict_about_a_window_names_the_setting_and_what_suffices() -> Non
     unknown = explained(replace(slow, cpu_there=None), Limit.WINDOW, far, "a@b")
     assert unknown.endswith("reads slowly looks the same")
     from_it = explained(replace(slow, direction=Direction.FROM), Limit.WINDOW, far, "a@b")
-    assert "of this process; raise" in from_it
+    assert "of `quicdist bench`, which is the default one; raise" in from_it
+
+
+def test_a_transfer_that_is_too_short_says_how_long_it_must_last() -> None:
+    short = replace(UNLIMITED, loss=0.3, least_seconds=2.11)
+    assert "must last 2.2 s" in explained(short, Limit.START_UP, IDLE, "a@b")
+
+
+def test_a_full_queue_explains_the_loss() -> None:
+    full = replace(UNLIMITED, loss=0.05, path_trip=0.04)
+    assert "queue is full and drops 5.0%" in explained(full, Limit.PATH, IDLE, "a@b")
 
 
 @pytest.mark.parametrize(

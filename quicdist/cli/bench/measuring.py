@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from quicdist.cli.bench.load import START_UP, Load
+from quicdist.cli.bench.load import Load, shortest_steady
 from quicdist.cli.bench.verdict import Direction, RoundTrips, Transfer
 from quicdist.cli.exit_codes import ExitCode, Problem
 from quicdist.cli.top.python_node import NodeConnection, Status, TermError, read_status
@@ -84,6 +84,7 @@ class Bench:
         self._timeout = timeout
         self._progress = progress
         self._is_python = False
+        self._idle = RoundTrips.of([])
 
     @property
     def connection(self) -> PeerInfo:
@@ -100,7 +101,8 @@ class Bench:
             ):
                 times.append(await self._round_trip(me))
                 self._progress(f"round trip {times[-1] * 1000:.1f} ms")
-        return RoundTrips.of(times)
+        self._idle = RoundTrips.of(times)
+        return self._idle
 
     async def find_kind(self) -> None:
         """Finds out which calls the node answers. Raises NotAllowed."""
@@ -143,6 +145,7 @@ class Bench:
             _blocked_to(before, after, elapsed) if is_to else None,
             course.path_trip() if is_to else None,
             after.datagram_size,
+            shortest_steady(self._idle.p50 or 0.0),
         )
 
     # -- the load --
@@ -150,12 +153,13 @@ class Bench:
     async def _carry(self, direction: Direction, bounds: Bounds, course: _Course) -> Load:
         """Runs calls until the transfer is over, and adds to its course meanwhile."""
         times = course.round_trips
-        load = Load(bounds.seconds, bounds.bytes, self._moved(direction), time.monotonic())
+        trip = self._idle.p50 or 0.0
+        load = Load(bounds.seconds, bounds.bytes, self._moved(direction), time.monotonic(), trip)
         try:
             async with asyncio.TaskGroup() as group:
                 others = [group.create_task(self._ping_on(times))]
                 if direction is Direction.FROM:
-                    others.append(group.create_task(self._look_after_start_up(bounds, course)))
+                    others.append(group.create_task(self._look_after(load.start_up, course)))
                 calls = _Calls(group, load, lambda size: self._call_for(direction, size))
                 while not load.is_over(time.monotonic()):
                     calls.begin(self.connection.round_trip or (times[-1] if times else 0.0))
@@ -173,9 +177,9 @@ class Bench:
             raise group_error.exceptions[0] from None
         return load
 
-    async def _look_after_start_up(self, bounds: Bounds, course: _Course) -> None:
-        """Reads the counters of the node, which sends."""
-        await asyncio.sleep(bounds.seconds * START_UP)
+    async def _look_after(self, start_up: float, course: _Course) -> None:
+        """Reads the counters of the node, which sends, when its start-up has ended."""
+        await asyncio.sleep(start_up)
         course.status = await self._status()
 
     def _check_progress(self, load: Load, now: float) -> None:

@@ -6,6 +6,7 @@ This module does no I/O. Sizes are in bytes, times in seconds, rates in bytes pe
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,7 @@ class Limit(enum.Enum):
     CPU_THERE = "cpu_there"
     MACHINE_HERE = "machine_here"
     WINDOW = "window"
+    START_UP = "start_up"
     LOSS = "loss"
     PATH = "path"
     PEER = "peer"
@@ -104,6 +106,8 @@ class Transfer:
     unknown."""
     datagram_size: int = 0
     """Maximum UDP payload of the datagrams that this node sends at the end; 0 without datagrams."""
+    least_seconds: float = 0.0
+    """A shorter transfer shows the start-up of congestion control, and nothing about the path."""
 
 
 def limit_of(transfer: Transfer, idle: RoundTrips) -> Limit:
@@ -118,11 +122,19 @@ def limit_of(transfer: Transfer, idle: RoundTrips) -> Limit:
     explains = is_short and is_busy
     if _fills_window(transfer, idle) and not explains:
         return Limit.WINDOW
-    if transfer.loss is not None and transfer.loss > _TOLERATED:
-        return Limit.LOSS
+    if transfer.seconds < transfer.least_seconds:
+        return Limit.START_UP
+    if _loses(transfer):
+        is_queued = _is_queued(transfer.path_trip or transfer.trips.p50, idle)
+        return Limit.PATH if is_queued and not explains else Limit.LOSS
     if _uses_path(transfer, idle) and not explains:
         return Limit.PATH
     return Limit.MACHINE_HERE if is_busy else Limit.PEER
+
+
+def _loses(transfer: Transfer) -> bool:
+    """Whether more is lost than congestion control tolerates. A full queue drops as much."""
+    return transfer.loss is not None and transfer.loss > _TOLERATED
 
 
 def _is_blocked(transfer: Transfer) -> bool:
@@ -133,7 +145,8 @@ def _fills_window(transfer: Transfer, idle: RoundTrips) -> bool:
     """Whether the receive window is the limit.
 
     The sender knows when it waits for credit. If a queue has grown on the path nevertheless, the
-    window is larger than the path needs. Without that, only the window of this process is known.
+    window is larger than the path needs. Of data that arrives here, only the window of this process
+    is known, which has the default limits.
     """
     if transfer.direction is Direction.TO:
         is_small = transfer.rate * (idle.p50 or 0.0) < _SMALLEST_WINDOW
@@ -176,6 +189,12 @@ def explained(transfer: Transfer, limit: Limit, idle: RoundTrips, node: str) -> 
             )
         case Limit.WINDOW:
             return _window(transfer, idle.p50 or 0.0, node)
+        case Limit.START_UP:
+            return (
+                "the start-up of congestion control; a transfer over this path must last "
+                f"{math.ceil(transfer.least_seconds * 10) / 10:.1f} s to show more: raise "
+                "--seconds, or --mib"
+            )
         case Limit.LOSS:
             return (
                 f"the loss of {transfer.loss:.1%} on the path, more than congestion control "
@@ -190,13 +209,14 @@ def explained(transfer: Transfer, limit: Limit, idle: RoundTrips, node: str) -> 
 def _window(transfer: Transfer, trip: float, node: str) -> str:
     """Returns the setting to raise, and the values that suffice at a round trip of `trip`."""
     is_to = transfer.direction is Direction.TO
+    where = f"of {node}" if is_to else "of `quicdist bench`, which is the default one"
     suffice = " and ".join(
         f"{_amount(_SUFFICES * goal / 8 * trip)} for {goal / 1e6:.0f} Mbit/s" for goal in _GOALS
     )
     seen = f", which grants {_amount(transfer.rate * trip)} in a round trip" if is_to else ""
     text = (
-        f"the receive window of {node if is_to else 'this process'}{seen}; raise "
-        f"max_receive_window and window_budget of CarrierLimits {'there' if is_to else 'here'}: at "
+        f"the receive window {where}{seen}; raise max_receive_window and window_budget of "
+        f"CarrierLimits {'there' if is_to else 'in the node that receives here'}: at "
         f"{trip * 1000:.0f} ms, {suffice} suffice"
     )
     if is_to and transfer.cpu_there is None:
@@ -213,6 +233,8 @@ def _path(transfer: Transfer, node: str) -> str:
 
     `quicdist bench` sends with BBR; the congestion control of the other node is unknown.
     """
+    if _loses(transfer):
+        return f"the path, whose queue is full and drops {transfer.loss:.1%} of the datagrams"
     if transfer.direction is Direction.TO:
         return "the path; neither CPU, loss nor a receive window explains it"
     if (transfer.loss or 0.0) >= _NOTICED_BY_CUBIC:
