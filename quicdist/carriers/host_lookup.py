@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any, TypeAlias
 
 Found: TypeAlias = Sequence[
@@ -29,20 +30,20 @@ async def look_up_host(
     """
     if _is_address(host):
         return socket.getaddrinfo(host, port, family, kind)
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Found] = loop.create_future()
+    answer: Future[Found] = Future()
+    answer.set_running_or_notify_cancel()  # so that an answer after the timeout is ignored
 
     def ask() -> None:
         try:
             found = socket.getaddrinfo(host, port, family, kind)
         except (OSError, UnicodeError) as error:
-            _call(loop, _fail, answer, error)
+            answer.set_exception(error)
         else:
-            _call(loop, _succeed, answer, found)
+            answer.set_result(found)
 
     threading.Thread(target=ask, name=f"look up {host}", daemon=True).start()
     try:
-        return await asyncio.wait_for(answer, timeout)
+        return await asyncio.wait_for(asyncio.wrap_future(answer), timeout)
     except TimeoutError:
         text = f"no answer to the look-up of the host in {timeout:.3g} s"
         raise socket.gaierror(socket.EAI_AGAIN, text) from None
@@ -53,18 +54,3 @@ def _is_address(host: str) -> bool:
         ipaddress.ip_address(host.partition("%")[0])
         return True
     return False
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Any, *args: object) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(function, *args)
-
-
-def _succeed(answer: asyncio.Future[Found], found: Found) -> None:
-    if not answer.done():
-        answer.set_result(found)
-
-
-def _fail(answer: asyncio.Future[Found], error: BaseException) -> None:
-    if not answer.done():
-        answer.set_exception(error)
