@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.nodes import COOKIE, QUIET, ROOT, Absent, Processes, free_port, hear
+from benchmarks.drivers import Absent, hear
+from benchmarks.nodes import COOKIE, QUIET, ROOT, Processes, free_port
 
 WAYS = ("take", "give")
 TO = ("to Python", "to the BEAM")

@@ -29,6 +29,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.drivers import Absent, ask, hear
 from benchmarks.erlang_tls import tls_options
 from benchmarks.picture import Bar, Panel, draw
 from quicdist.etf.codec import CORE
@@ -46,10 +47,6 @@ QUIET = ("-connect_all", "false", "-kernel", "dist_auto_connect", "never")
 
 TICK = os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).parents[1]
-
-
-class Absent(Exception):
-    """A candidate that cannot be measured on this machine; the text says why."""
 
 
 class Processes:
@@ -102,19 +99,6 @@ def _resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Reads a line of a side as JSON. Raises Absent if the side ended or printed anything else."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise Absent(f"the process ended with {process.wait()}")
-    try:
-        answer: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:
-        raise Absent(f"unexpected output: {line.strip()[:200]}") from None
-    return answer
-
-
 class Pair:
     """A running candidate."""
 
@@ -148,17 +132,6 @@ class Pair:
         time.sleep(1)
         after = sum(_resident(process.pid) for process in sides.answering)
         return (after - before) / IDLE
-
-
-def ask(process: subprocess.Popen[str], what: str, number: float) -> dict[str, Any]:
-    """Returns a driver's answer. Raises Absent if there is none."""
-    assert process.stdin is not None
-    try:
-        process.stdin.write(f"{what} {number}\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        raise Absent(f"the process ended with {process.wait()}") from None
-    return hear(process)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path as File
 
+from benchmarks.drivers import Absent, ask
 from benchmarks.wan.candidates import Candidate, erlang, ours
-from benchmarks.wan.network import Absent, Path, built, check, network
+from benchmarks.wan.network import Path, built, check, network
 from benchmarks.wan.record import Record
-from benchmarks.wan.sides import Sides, ask
+from benchmarks.wan.sides import Sides
 
 PATHS = [
     Path(20, 1000, 0, 100),
@@ -120,21 +121,33 @@ def settings(seconds: float, seed: int) -> str:
     )
 
 
+def _paths(text: str) -> list[Path]:
+    """Returns the paths with the given numbers."""
+    known = {str(number): path for number, path in enumerate(PATHS, 1)}
+    try:
+        return [known[number] for number in text.split(",")]
+    except KeyError as error:
+        why = f"invalid path {error}: expected 1 to {len(PATHS)}"
+        raise argparse.ArgumentTypeError(why) from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wan")
     parser.add_argument("--seconds", type=float, default=8.0, help="duration of each measurement")
-    parser.add_argument("--paths", default="", help="numbers of the paths, from 1")
+    parser.add_argument(
+        "--paths", type=_paths, default=PATHS, help=f"numbers of the paths, from 1 to {len(PATHS)}"
+    )
     parser.add_argument(
         "--only", default="", help="only candidates whose name contains one of these words"
     )
     parser.add_argument("--seed", type=int, default=1, help="seed of the losses")
     parser.add_argument("--record", type=File, default=None, help="a JSON file for the results")
     options = parser.parse_args()
-    paths = PATHS
-    if options.paths:
-        paths = [PATHS[int(number) - 1] for number in options.paths.split(",")]
     words = [word for word in options.only.split(",") if word]
     chosen = [each for each in CANDIDATES if not words or any(word in each.name for word in words)]
+    if not chosen:
+        names = ", ".join(each.name for each in CANDIDATES)
+        parser.error(f"no candidate has a name with {options.only!r}: {names}")
     try:
         check()
         about = settings(options.seconds, options.seed)
@@ -146,7 +159,7 @@ def main() -> int:
                 "| p50 / p99 of the questions, ms | idle round trip, ms |"
             )
             print("|---|---|---|---|---|---|---|")
-            for path in paths:
+            for path in options.paths:
                 for row in rows(program, path, chosen, options.seconds, options.seed, record):
                     print(row, flush=True)
                 if record is not None:

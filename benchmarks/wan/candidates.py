@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any
 
+from benchmarks.drivers import Absent, hear
 from benchmarks.erlang_tls import tls_options
-from benchmarks.wan.network import HERE, THERE, Absent, Spaces
-from benchmarks.wan.sides import Sides, hear, start_ours
+from benchmarks.wan.network import HERE, THERE, Spaces
+from benchmarks.wan.sides import Sides, start_ours
 
 _DIST_PORT = "4399"
 _AVAILABLE = File("/proc/sys/net/ipv4/tcp_available_congestion_control")

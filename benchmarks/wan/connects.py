@@ -14,8 +14,9 @@ import contextlib
 import sys
 from statistics import median
 
-from benchmarks.wan.network import Absent, Path, Spaces, built, check
-from benchmarks.wan.sides import Sides, ask, each_variant, start_ours
+from benchmarks.drivers import Absent, ask
+from benchmarks.wan.network import Path, Spaces, built, check
+from benchmarks.wan.sides import Sides, each_variant, start_ours
 
 _MIB = 16
 """MiB of the start of a connection."""

@@ -22,8 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from subprocess import Popen
 
-from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, built, check, network
-from benchmarks.wan.sides import ENGINES, Sides, ask, hear
+from benchmarks.drivers import Absent, ask, hear
+from benchmarks.wan.network import HERE, THERE, Path, Spaces, built, check, network
+from benchmarks.wan.sides import ENGINES, Sides
 
 HEAD_START, SETTLE = 2.0, 5.0
 """Seconds."""

@@ -15,13 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path as File
 
+from benchmarks.drivers import Absent
+
 HERE, THERE = "10.98.0.1", "10.98.0.2"
 _DEVICE = "wan0"
 _MTU = 1500
-
-
-class Absent(Exception):
-    """A candidate or a path cannot be measured on this machine; the text says why."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import argparse
 import contextlib
 import sys
 
-from benchmarks.wan.network import Absent, Path, Spaces, built, check
-from benchmarks.wan.sides import Sides, ask, each_variant, start_ours
+from benchmarks.drivers import Absent, ask
+from benchmarks.wan.network import Path, Spaces, built, check
+from benchmarks.wan.sides import Sides, each_variant, start_ours
 
 QUANTILES = (0.5, 0.9, 0.99)
 

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path as File
 from typing import Any
 
-from benchmarks.wan.network import HERE, THERE, Absent, Path, Spaces, network
+from benchmarks.drivers import hear
+from benchmarks.wan.network import HERE, THERE, Path, Spaces, network
 
 ENGINES = ["aioquic", *(["native"] if find_spec("quicdist_engine") else [])]
 """The installed engines."""
@@ -43,27 +44,6 @@ class Sides:
         for process in self._all:
             process.kill()
             process.wait()
-
-
-def hear(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Reads a line of a side as JSON. Raises Absent."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise Absent(f"it ended with {process.wait()}")
-    try:
-        answer: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:
-        raise Absent(f"it said {line.strip()[:200]}") from None
-    return answer
-
-
-def ask(process: subprocess.Popen[str], what: str, seconds: float) -> dict[str, Any]:
-    """Returns the answer of a driver. Raises Absent."""
-    assert process.stdin is not None
-    process.stdin.write(f"{what} {seconds}\n")
-    process.stdin.flush()
-    return hear(process)
 
 
 def start_ours(sides: Sides, spaces: Spaces, settings: Mapping[str, Any]) -> subprocess.Popen[str]:

@@ -17,9 +17,10 @@ import sys
 import tempfile
 from statistics import median
 
+from benchmarks.drivers import Absent, ask
 from benchmarks.wan.candidates import Candidate, erlang, ours
-from benchmarks.wan.network import Absent, Path, built, check, network
-from benchmarks.wan.sides import ENGINES, Sides, ask
+from benchmarks.wan.network import Path, built, check, network
+from benchmarks.wan.sides import ENGINES, Sides
 
 CANDIDATES = [
     *(Candidate(f"quicdist[{engine}]", ours(engine=engine)) for engine in ENGINES),
