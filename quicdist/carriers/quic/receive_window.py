@@ -89,7 +89,7 @@ class ReceiveWindow:
         self._largest = max(self._largest, self._first)
 
     def is_due(self, now: float) -> bool:
-        """Whether `received` would measure."""
+        """Whether a measurement is due: the caller must call `received`, and only then."""
         return now >= self._due
 
     def received(
@@ -105,10 +105,8 @@ class ReceiveWindow:
         """Reports the number of bytes received so far, and how many of them are not consumed.
 
         `round_trip` is the smoothed and `least` the minimum round trip, and `unread` the number of
-        bytes that wait in the socket. Does nothing if no measurement is due.
+        bytes that wait in the socket.
         """
-        if now < self._due:
-            return
         shortest = _MIN_INTERVAL if round_trip is None else min(round_trip, least)
         interval = max(shortest / 2, _MIN_INTERVAL)
         consumed = total - unconsumed
