@@ -54,7 +54,11 @@ ADVICE = MappingProxyType(
             "connects over TCP 443",
         ),
         Cause.BEHIND_NAT: (ExitCode.UNREACHABLE, ""),  # the error text says what helps
-        Cause.ALPN: (ExitCode.UNREACHABLE, "another program or a newer quicdist uses that port"),
+        Cause.ALPN: (
+            ExitCode.UNREACHABLE,
+            "a relay, another program or a newer quicdist uses that port; quicdist doctor knows a "
+            "relay",
+        ),
         Cause.TLS: (ExitCode.UNREACHABLE, ""),
         Cause.CERTIFICATE_OURS: (ExitCode.REFUSED, _TRUST),
         Cause.CERTIFICATE_THEIRS: (ExitCode.REFUSED, _TRUST),

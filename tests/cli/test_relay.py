@@ -83,6 +83,9 @@ def test_a_function_behind_a_relay_is_called_by_its_name(commands: Commands) -> 
     examined = commands.run("outside", "doctor", f"{port}@127.0.0.1")
     assert examined.returncode == 0
     assert "this is a relay" in examined.stdout
+    dialed = commands.run("outside", "ping", f"{port}@127.0.0.1")
+    assert dialed.returncode == ExitCode.UNREACHABLE
+    assert "a relay, another program or a newer quicdist uses that port" in dialed.stderr
     gateway = json.loads(commands.start("gateway", "gateway", "--via", via, "--json"))
     assert gateway["gateway"].endswith("@127.0.0.1")
     assert gateway["gateway"] != name
