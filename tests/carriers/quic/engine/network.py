@@ -179,6 +179,14 @@ class Network:
             end.connection.send_whole(False)
         self.run(lambda: self.dialer.connection.is_confirmed)
 
+    def delay_share(self, late: float) -> None:
+        """From now on, that share of the datagrams is late.
+
+        Which ones does not depend on the handshake, whose datagrams vary with the certificates.
+        """
+        self.late = late
+        self._dice.seed(1)
+
     def open(self) -> None:
         """Gives both ends much credit."""
         for end in self.ends:

@@ -20,7 +20,7 @@ def duration(dialer: str, listener: str, congestion: str, late: float) -> float:
     )
     network.establish()
     network.listener.connection.grant(32 * MIB)
-    network.late = late
+    network.delay_share(late)
     network.dialer.write(0, bytes(24 * MIB))
     began = network.now
     network.run(lambda: len(network.listener.data[0]) == 24 * MIB)
@@ -34,7 +34,8 @@ def test_a_path_that_reorders_keeps_most_of_its_rate(
 ) -> None:
     """Without the reversal, CUBIC and Reno take ten times as long on the native engine.
 
-    That engine detects losses by packet numbers, so it still repeats what is late.
+    That engine detects losses by packet numbers, so it still repeats what is late. It also skips
+    random packet numbers, so that its times vary: by 1.6 to 2.4 in 500 runs.
     """
     in_order = duration(dialer, listener, congestion, 0.0)
     assert duration(dialer, listener, congestion, 0.02) < most * in_order
