@@ -33,7 +33,7 @@ help:
 
 setup: $(BIN)/.installed erlang
 
-$(BIN)/.installed: pyproject.toml setup.py $(wildcard quicdist/etf/_core/* quicdist/carriers/relay/_fast/*)
+$(BIN)/.installed: pyproject.toml setup.py $(wildcard quicdist/etf/_core/* quicdist/carriers/*/_fast/*)
 	@sh scripts/make-venv "$(PYTHON)" "$(VENV)"
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Builds the compiled cores of the term codec and of relays where possible.
+"""Builds the compiled cores of the term codec, of UDP sockets and of relays where possible.
 
 The metadata is in pyproject.toml.
 """
@@ -15,18 +15,19 @@ from setuptools.command.build_ext import build_ext
 
 CORE = Path("quicdist", "etf", "_core")
 
-FAST = Path("quicdist", "carriers", "relay", "_fast")
+CARRIERS = Path("quicdist", "carriers")
 
-FORWARD = [
+DATAGRAMS = [
     Extension(
-        "quicdist.carriers.relay._forward",
-        sources=[str(FAST / "forward.c")],
+        f"quicdist.carriers.{package}._{name}",
+        sources=[str(CARRIERS / package / "_fast" / f"{name}.c")],
         extra_compile_args=["-O2", "-g0", "-fvisibility=hidden"],
         optional=True,
     )
-    for _ in range(sys.platform.startswith("linux"))
+    for package, name in (("quic", "reader"), ("relay", "forward"))
+    if sys.platform.startswith("linux")
 ]
-"""UDP GSO and GRO exist on Linux only."""
+"""UDP GSO and GRO exist on Linux only, and recvmmsg not everywhere."""
 
 
 class BuildIfPossible(build_ext):
@@ -72,7 +73,7 @@ setup(
             extra_compile_args=[] if os.name == "nt" else ["-O3", "-g0", "-fvisibility=hidden"],
             optional=True,
         ),
-        *FORWARD,
+        *DATAGRAMS,
     ],
     cmdclass={"build_ext": BuildIfPossible},
 )

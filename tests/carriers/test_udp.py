@@ -13,6 +13,7 @@ from typing import cast
 from unittest import mock
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from quicdist.carriers.quic import udp
 from quicdist.carriers.quic.ecn import CE, ECT0, NOT_ECT
@@ -30,14 +31,16 @@ SIZES = [1200] * 70 + [700, 1200, 1200, 50, 1201, 1200] + [16_000] * 5 + [1, 1, 
 
 
 def readers() -> list[SocketOf | None]:
-    """Python's reader, and the compiled one where it is installed."""
-    if not IS_BUILT:
-        return [None]
-    native = load_engine(QuicSettings(CREDENTIALS, engine="native"), TOKENS.of)
-    return [None, native.socket_of] if native.socket_of else [None]
+    """Python's reader, and the compiled ones that are installed; that of an engine is last."""
+    found = [udp.reader_of()]
+    if IS_BUILT:
+        found.append(load_engine(QuicSettings(CREDENTIALS, engine="native"), TOKENS.of).socket_of)
+    return [None, *(each for each in found if each is not None)]
 
 
 SOCKETS = readers()
+
+needs_reader = pytest.mark.skipif(udp.reader_of() is None, reason="the reader was not built")
 
 
 def bound(host: str, family: int, socket_of: SocketOf | None) -> UdpSocket:
@@ -48,7 +51,7 @@ def bound(host: str, family: int, socket_of: SocketOf | None) -> UdpSocket:
 
 @pytest.fixture(
     params=itertools.product(["127.0.0.1", "0.0.0.0"], SOCKETS),
-    ids=lambda each: f"{each[0]}-{'plain' if each[1] is None else 'compiled'}",
+    ids=lambda each: f"{each[0]}-{'plain' if each[1] is None else each[1].__module__}",
 )
 def sockets(request: pytest.FixtureRequest) -> Iterator[list[UdpSocket]]:
     """One sending and two receiving sockets."""
@@ -212,9 +215,12 @@ def test_where_the_kernel_cannot_cut_them(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_without_compiled_code_datagrams_of_one_sender_and_size_are_one_batch(host: str) -> None:
+@pytest.mark.parametrize("socket_of", list(dict.fromkeys([None, udp.reader_of()])))
+def test_datagrams_of_one_sender_and_size_are_one_batch(
+    host: str, socket_of: SocketOf | None
+) -> None:
     with ExitStack() as stack:
-        sender, target = (bound(each, socket.AF_INET, None) for each in ("127.0.0.1", host))
+        sender, target = (bound(each, socket.AF_INET, socket_of) for each in ("127.0.0.1", host))
         stack.callback(sender.close)
         stack.callback(target.close)
         check_batches(sender, target)
@@ -236,6 +242,64 @@ def check_batches(sender: UdpSocket, target: UdpSocket) -> None:
         (900, 900),
     ]
     assert parts(batches) == [bytes([number]) * size for number, size in enumerate(sizes)]
+
+
+@needs_reader
+@given(data=strategies.data())
+@settings(deadline=None, max_examples=50)
+def test_the_compiled_reader_reads_as_the_other_one(data: strategies.DataObject) -> None:
+    """Runs of any sizes and marks, from two senders, merged by the kernel or not."""
+    runs = strategies.tuples(
+        strategies.integers(0, 1),
+        strategies.sampled_from([ECT0, CE, NOT_ECT]),
+        strategies.integers(1, 24),
+        strategies.sampled_from([1, 2, 700, 1200, 1201]),
+    )
+    sent = data.draw(strategies.lists(runs, max_size=5))
+    limit = data.draw(strategies.sampled_from([1, 3, 16, 128]))
+    total = sum(count for _, _, count, _ in sent)
+    with ExitStack() as stack:
+        peers = [
+            stack.enter_context(contextlib.closing(bound("127.0.0.1", socket.AF_INET, None)))
+            for _ in range(2)
+        ]
+        found = []
+        for socket_of in (None, udp.reader_of()):
+            made = bound("127.0.0.1", socket.AF_INET, socket_of)
+            target = stack.enter_context(contextlib.closing(made))
+            target.use_ecn()
+            path = (target.address, None)
+            for peer, mark, count, size in sent:
+                peers[peer]._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, mark)
+                many = b"".join(bytes([number]) * size for number in range(count))
+                peers[peer].send_all([(many, size, path)])
+            found.append(list(each_of(target, total, limit)))
+    assert found[0] == found[1]
+
+
+def each_of(target: UdpSocket, count: int, limit: int) -> Iterator[tuple[bytes, object, int]]:
+    """Yields datagrams with their paths and codepoints."""
+    while count:
+        assert select.select([target.fileno()], [], [], PATIENCE)[0], "some are missing"
+        for data, size, path, ecn in target.receive(limit):
+            for at in range(0, len(data), size):
+                count -= 1
+                yield data[at : at + size], path, ecn
+
+
+@needs_reader
+def test_an_error_of_the_socket_does_not_hide_datagrams(sockets: list[UdpSocket]) -> None:
+    _, target, other = sockets
+    reader = udp.reader_of()
+    assert reader is not None
+    target._compiled = reader(target.fileno(), False)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        closed = gone.getsockname()
+    port = target.address[1]
+    target.send(b"refused", (closed, None))
+    other.send(b"hello", (("127.0.0.1", int(port)), None))
+    assert received(target, 1) == [b"hello"]
 
 
 def test_others_behind_one_that_seemed_alone_are_read_soon(sockets: list[UdpSocket]) -> None:

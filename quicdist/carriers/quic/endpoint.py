@@ -45,7 +45,7 @@ from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.carriers.quic.stateless_reset import StatelessResetTokens, token_in
 from quicdist.carriers.quic.strays import STRAYS_PER_SECOND, Strays
 from quicdist.carriers.quic.tracing import Tracing
-from quicdist.carriers.quic.udp import UdpSocket
+from quicdist.carriers.quic.udp import UdpSocket, reader_of
 from quicdist.carriers.reject_reason import RejectCounts, RejectReason
 from quicdist.carriers.token_bucket import TokenBucket
 from quicdist.carriers.trust.names import host_of
@@ -314,7 +314,7 @@ class Endpoint:
     def _watch_socket(self) -> None:
         if self._engine.uses_ecn:
             self._udp.use_ecn()
-        self._udp.compile(self._engine.socket_of)
+        self._udp.compile(self._engine.socket_of or reader_of())
         self._udp.watch(self._loop, self._on_ready)
 
     def _renew_socket(self, addresses: Sequence[SocketAddress]) -> None:

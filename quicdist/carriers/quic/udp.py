@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import select
 import socket
 import struct
@@ -61,6 +62,17 @@ _NOT_MARKED: dict[bool, list[_Ancillary]] = {
     True: [(_IPV6, _IPV6_TCLASS, _INT.pack(NOT_ECT))],
 }
 """The control message of a datagram without ECT(0), by whether it is sent over IPv6."""
+
+
+def reader_of() -> SocketOf | None:
+    """Returns the compiled reader of sockets; None if it was not built or is not wanted."""
+    if os.environ.get("QUICDIST_PURE_PYTHON"):
+        return None
+    try:
+        from quicdist.carriers.quic._reader import Reader
+    except ImportError:
+        return None
+    return Reader
 
 
 class UdpSocket:
@@ -123,7 +135,7 @@ class UdpSocket:
             raise
 
     def compile(self, socket_of: SocketOf | None) -> None:
-        """Reads with compiled code, if there is any, which may send as well."""
+        """Reads with compiled code, if there is any. That of an engine may send as well."""
         if socket_of is not None:
             self._compiled = socket_of(self._socket.fileno(), self._wildcard)
 
