@@ -35,11 +35,11 @@ enum { LARGEST = 2048, SLOTS = 1 << 15, BATCH = 64 };
 static const char device[] = "wan0";
 static const uint64_t second = 1000000000;
 
-/* A sleeping process wakes up later than it asked for, by up to this time. While at most FEW
- * datagrams are in transit, the emulator wakes up earlier and polls, so that an idle path adds
- * nothing to its delay. On a busy path that would take a core from the processes at the ends. */
+/* A process that sleeps wakes up 50 to 150 us late. So the emulator polls while at most FEW datagrams
+ * are in transit and the last one came less than `recent` ago: an idle path adds nothing to its delay.
+ * On a busy path that would take a core from the processes at the ends. */
 enum { FEW = 4 };
-static const uint64_t early = 200000;
+static const uint64_t recent = 200000000;
 
 struct datagram {
     uint64_t due;
@@ -149,15 +149,17 @@ static int treat_ecn(struct direction *way, const struct settings *path, unsigne
     return 0;
 }
 
-static void take(struct direction *way, const struct settings *path) {
+/* Returns when the last datagram came; 0 if none did. */
+static uint64_t take(struct direction *way, const struct settings *path) {
+    uint64_t now = 0;
     for (int count = 0; count < BATCH; count++) {
-        if (way->rings[0].tail - way->rings[0].head == SLOTS) return;
-        if (way->rings[1].tail - way->rings[1].head == SLOTS) return;
+        if (way->rings[0].tail - way->rings[0].head == SLOTS) break;
+        if (way->rings[1].tail - way->rings[1].head == SLOTS) break;
         struct ring *ring = &way->rings[0];
         struct datagram *slot = &ring->slots[ring->tail % SLOTS];
         ssize_t size = read(way->in, slot->bytes, LARGEST);
-        if (size <= 0) return;
-        uint64_t now = clock_now();
+        if (size <= 0) break;
+        now = clock_now();
         uint64_t begin = way->free_at > now ? way->free_at : now;
         if (begin - now > path->queue || treat_ecn(way, path, slot->bytes, begin - now)) {
             way->dropped++;
@@ -179,6 +181,7 @@ static void take(struct direction *way, const struct settings *path) {
             ring->tail++;
         }
     }
+    return now;
 }
 
 static void give(struct direction *way) {
@@ -217,14 +220,16 @@ static uint64_t next_due(const struct direction *ways, uint64_t latest) {
 
 static void run(struct direction *ways, const struct settings *path) {
     struct pollfd devices[2] = {{ways[0].in, POLLIN, 0}, {ways[1].in, POLLIN, 0}};
+    uint64_t last = 0;
     while (!stopped) {
         uint64_t now = clock_now(), due = next_due(ways, now + second / 20);
-        if (in_transit(ways) <= FEW && due > now) due = due - now > early ? due - early : now;
+        if (now - last < recent && in_transit(ways) <= FEW) due = now;
         uint64_t wait = due > now ? due - now : 0;
         struct timespec pause = {(time_t)(wait / second), (long)(wait % second)};
         ppoll(devices, 2, &pause, NULL);
         for (int each = 0; each < 2; each++) {
-            take(&ways[each], path);
+            uint64_t came = take(&ways[each], path);
+            if (came) last = came;
             give(&ways[each]);
         }
     }
