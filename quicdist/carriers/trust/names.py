@@ -7,6 +7,7 @@ only for the nodes that they name.
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import ipaddress
@@ -27,6 +28,9 @@ Certificates: TypeAlias = Sequence[x509.Certificate]
 """The certificates that a peer presented, its own first; empty if it presented none."""
 
 _SCHEME = "quicdist:"
+CACHED = 64
+"""Number of certificates of which results are kept. A certificate is used several times in a
+handshake, and most peers come back with the same one."""
 _FINGERPRINT = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 
 
@@ -68,13 +72,14 @@ def hosts_of(certificate: x509.Certificate) -> Sequence[str]:
     return [*addresses, *names.get_values_for_type(x509.DNSName)]
 
 
+@functools.lru_cache(CACHED)
 def nodes_of(certificate: x509.Certificate) -> Sequence[str]:
     """Returns the node names in a certificate."""
     names = _alternative_names(certificate)
     if names is None:
         return ()
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return [unquote(uri[len(_SCHEME) :]) for uri in uris if uri.startswith(_SCHEME)]
+    return tuple(unquote(uri[len(_SCHEME) :]) for uri in uris if uri.startswith(_SCHEME))
 
 
 def is_for_host(certificate: x509.Certificate, host: str) -> bool:
@@ -118,6 +123,7 @@ def host_of(node: str) -> str:
     return node.rpartition("@")[2]
 
 
+@functools.lru_cache(CACHED)
 def fingerprint(certificate: x509.Certificate) -> str:
     """Returns `sha256:` and the SHA-256 hash of the public key (SubjectPublicKeyInfo) in hex.
 
@@ -170,6 +176,7 @@ def read_pattern(word: str) -> str:
     )
 
 
+@functools.lru_cache(CACHED)
 def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

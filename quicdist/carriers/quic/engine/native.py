@@ -10,6 +10,7 @@ Packets, TLS, loss recovery and congestion control are compiled code. Difference
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -50,6 +51,7 @@ from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Certificates, Identity
+from quicdist.carriers.trust.names import CACHED
 from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
 
@@ -69,6 +71,9 @@ _FIRST_PROBE_TIMEOUT = 0.3
 _MAX_ACK_DELAY = 0.025
 
 
+_parsed = functools.lru_cache(CACHED)(load_der_x509_certificate)
+
+
 class _PeerVerifier:
     """Passes the peer's certificates on to `verify_peer` of a connection.
 
@@ -81,11 +86,10 @@ class _PeerVerifier:
     def __init__(self) -> None:
         self.verify_peer: VerifyPeer = reject_all
         self.certificates: Certificates = ()
-        """What the peer has presented. They are parsed once; their fields are used several times.
-        """
+        """What the peer has presented."""
 
     def __call__(self, chain: Sequence[bytes]) -> int | None:
-        self.certificates = tuple(load_der_x509_certificate(each) for each in chain)
+        self.certificates = tuple(_parsed(each) for each in chain)
         alert = self.verify_peer(self.certificates)
         return None if alert is None else int(alert)
 
