@@ -91,8 +91,8 @@ async def test_a_relay_on_ipv6(tmp_path: Path, bound: str, named: str, blocked: 
     with socket.socket(socket.AF_INET6) as free, contextlib.ExitStack() as stack:
         try:
             free.bind(("::1", 0))
-        except OSError as error:
-            pytest.skip(f"no IPv6 on this machine: {error}")
+        except OSError:
+            pytest.skip("no IPv6 here")
         tcp_port = free_port()
         async with relay(tmp_path, host=bound, tcp_port=tcp_port) as one:
             port = one.address[1]

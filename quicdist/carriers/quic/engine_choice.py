@@ -25,11 +25,12 @@ connection."""
 _told: set[str] = set()
 
 
-def check(name: str) -> None:
-    """Raises ValueError if there is no engine of that name."""
+def check(name: str, source: str = "") -> None:
+    """Raises ValueError if there is no engine of that name. `source` is where it was read."""
     if name != AUTO and name not in MODULES:
         known = ", ".join([AUTO, *MODULES])
-        raise ValueError(f"unknown QUIC engine {name!r}: expected one of {known}")
+        where = f" in {source}" if source else ""
+        raise ValueError(f"unknown QUIC engine {name!r}{where}: expected one of {known}")
 
 
 def choose(name: str) -> str:
@@ -50,7 +51,7 @@ def choose(name: str) -> str:
 def _automatic() -> tuple[str, str]:
     wanted = os.environ.get(VARIABLE, "")
     if wanted and wanted != AUTO:
-        check(wanted)
+        check(wanted, VARIABLE)
         return wanted, f"the environment variable {VARIABLE} names it"
     installed = native_version()
     if installed is None:

@@ -52,7 +52,7 @@ class QuicOptions:
     engine: str = AUTO
     """The QUIC library.
 
-    - `native`: the fastest, compiled code (`pip install quicdist[native]`)
+    - `native`: the fastest, compiled code (`make engine`)
     - `aioquic`
     - `aioquic-plain`: aioquic without quicdist's optimizations
     - `auto`: the engine in the environment variable `QUICDIST_ENGINE`; if that is not set, `native`

@@ -86,8 +86,8 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
         try:
             yield Bench(request.param, stack)
-        except OSError as error:
-            pytest.skip(f"no IPv6 on this machine: {error}")
+        except OSError:
+            pytest.skip("no IPv6 here")
 
 
 def test_datagrams_of_a_flow_get_its_head(bench: Bench) -> None:

@@ -21,7 +21,8 @@ try:
     import quicdist_engine as library
 except ImportError:
     raise ValueError(
-        "the QUIC engine native is not installed: pip install 'quicdist[native]'"
+        "the QUIC engine native is not installed: make engine, or pip install ./engine, in a "
+        "clone of quicdist"
     ) from None
 
 from quicdist.carriers.quic.close_text import describe
