@@ -495,6 +495,11 @@ impl Live {
             let path = Path { remote: transmit.destination, local: transmit.src_ip };
             let path = self.paths.get(index).unwrap_or(path);
             leave(Burst { size, path, index }, &self.out[..transmit.size])?;
+            if self.outgoing.has_tail() {
+                // Acknowledgements alone elicit none, so the loss of the last data would be noticed
+                // at the probe timeout.
+                self.ping();
+            }
         }
         self.has_more = count >= limit;
         self.now = at;

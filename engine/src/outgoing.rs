@@ -14,6 +14,9 @@ use crate::sent::SharedSent;
 /// Data is known to be acknowledged in pieces of at most this size.
 const PIECE: usize = 16 * 1024;
 
+/// As many later packets reveal a loss (RFC 9002, 6.1.1), which is quinn-proto's default.
+const PACKET_THRESHOLD: u64 = 3;
+
 /// Smaller parts are copied together.
 const COPIED: usize = 4 * 1024;
 
@@ -114,6 +117,14 @@ impl Outgoing {
     /// The congestion window or the pacer lets nothing leave, so the credit is not the limit.
     pub fn hold(&mut self) {
         self.met_limit = false;
+    }
+
+    /// Whether the last data is in flight, and so many packets without data have left since that the
+    /// acknowledgement of the next one reveals its loss (RFC 9002, 6.1.1).
+    pub fn has_tail(&self) -> bool {
+        self.sent.lock().unwrap().since_data() == PACKET_THRESHOLD - 1
+            && self.is_empty()
+            && self.acknowledged() < self.written
     }
 
     /// Whether nothing waits to be sent for the first time.

@@ -33,6 +33,8 @@ pub struct Sent {
     /// Whether a packet since `take_eliciting` wants an acknowledgement; None if there was none.
     eliciting: Option<bool>,
     owes_ack: bool,
+    /// Packets that have left since the last one with stream data.
+    since_data: u64,
     /// Numbers and sizes of the 1-RTT packets since `take_departed` that want an acknowledgement.
     departed: Vec<(u64, usize)>,
     /// Ranges in the ACK frames of 1-RTT packets since `take_acks`, both ends included.
@@ -100,6 +102,11 @@ impl Sent {
         self.owes_ack
     }
 
+    /// Packets that have left since the last one with stream data.
+    pub fn since_data(&self) -> u64 {
+        self.since_data
+    }
+
     /// The peer has proved the cookie: the limit for all packets together ends.
     pub fn prove(&mut self) {
         self.is_proved = true;
@@ -114,10 +121,12 @@ impl Sent {
     fn read_departing(&mut self, packet: &[u8], number: u64, size: usize) {
         self.owes_ack = false; // quinn-proto adds an ACK frame to every packet
         let mut is_eliciting = false;
+        self.since_data += 1;
         for frame in Frames(packet) {
             is_eliciting |= frame.is_eliciting();
             if let Frame::Stream { stream, end } = frame {
                 self.set(stream, end);
+                self.since_data = 0;
             }
         }
         self.eliciting = Some(self.eliciting.unwrap_or(false) || is_eliciting);
@@ -227,6 +236,15 @@ mod tests {
         assert_eq!(sent.take_acks(), [(5, 5), (1, 3), (5, 5), (1, 3)]);
         assert!(!sent.owes_ack());
         assert_eq!(sent.take_eliciting(), Some(false));
+    }
+
+    #[test]
+    fn packets_without_data_are_counted_from_the_last_one_with_data() {
+        let mut sent = Sent::default();
+        for (packet, count) in [(&[0x08, 0, 1][..], 0), (&[0x01], 1), (&[0x01], 2), (&[0x08, 4], 0)] {
+            sent.read_departing(packet, 7, 30);
+            assert_eq!(sent.since_data(), count);
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ from quicdist.carriers.quic.ecn import EcnCounts, EcnValidation
 from quicdist.carriers.quic.engine import burst
 from quicdist.carriers.quic.engine.aioquic_packets import Handlers, Piece, SentPacket
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
+from quicdist.carriers.quic.mtu import BASE
 
 AnyPacket: TypeAlias = QuicSentPacket | SentPacket
 
@@ -269,6 +270,12 @@ class Recovery(QuicPacketRecovery):
         """Sizes of lost 1-RTT packets by packet number."""
         self._expired: dict[int, float] = {}
         """Send times of 1-RTT packets that a probe timeout has retransmitted, by packet number."""
+        self._tail: list[AnyPacket] = []
+        """The newest packets with stream data, if each was sent alone; at most BASE bytes."""
+        self._tail_size = 0
+        """Size of the packets in `_tail`."""
+        self._repeated_in = -1
+        """Number of the packet that has sent the data of a tail again."""
         self._tolerance = 0
         """Observed reordering in quarters of the minimum round trip; 0 if there was none."""
         self.has_acked = self.has_lost = False
@@ -314,6 +321,8 @@ class Recovery(QuicPacketRecovery):
             self._pacer.pacer.on_sent(packet.sent_bytes)
             if self._quic_logger is not None:
                 self._log_metrics_updated()
+            if _has_stream_data(packet):
+                self._extend_tail(packet, 1)
 
     def on_burst_sent(
         self,
@@ -344,6 +353,37 @@ class Recovery(QuicPacketRecovery):
             packet = sent[at] = SentPacket(at, now, size, data, state)
             if handlers:
                 packet.handlers, handlers = handlers, ()
+        if state is not None:
+            self._extend_tail(packet, len(sizes))
+
+    def _extend_tail(self, newest: AnyPacket, count: int) -> None:
+        """Records the last of `count` packets with stream data that were sent together."""
+        size = newest.sent_bytes
+        if self._tail_size + size > BASE or count > 1:
+            self._tail.clear()
+            self._tail_size = 0
+        if count == 1 and size <= BASE and newest.packet_number != self._repeated_in:
+            self._tail.append(newest)
+            self._tail_size += size
+
+    def repeat_tail(self, now: float, space: QuicPacketSpace) -> bool:
+        """Queues the data of the last packets again if they are in flight. Returns whether it did.
+
+        No later packet with data reveals the loss of these packets, so it would last until the
+        probe timeout. Called before an ACK frame is sent alone, whose datagram has room. As at a
+        probe timeout (RFC 9002, 6.2.4), the original packets are no longer tracked. It happens once
+        for each packet, and not on a short path, where an acknowledgement arrives soon.
+        """
+        packets: list[Any] = [
+            packet for packet in self._tail if packet.packet_number in space.sent_packets
+        ]
+        self._tail.clear()
+        self._tail_size = 0
+        if not packets or self._rtt_min < HOST_DELAY:
+            return False
+        self._repeated_in = self._end
+        self._on_packets_lost(congestion_event=False, now=now, packets=packets, space=space)
+        return True
 
     def on_ack_received(
         self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace
@@ -578,6 +618,11 @@ class Recovery(QuicPacketRecovery):
             persistent_congestion=self._in_persistent_congestion(packets=known),
             space=space,
         )
+
+
+def _has_stream_data(packet: QuicSentPacket) -> bool:
+    handlers = (handler for handler, _ in packet.delivery_handlers)
+    return any(isinstance(getattr(each, "__self__", None), QuicStreamSender) for each in handlers)
 
 
 def _delivered(sender: QuicStreamSender, start: int, stop: int) -> None:

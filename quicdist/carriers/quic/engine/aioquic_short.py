@@ -433,6 +433,8 @@ class ShortPaths(MarkedQuic):
         if not streams:
             if not is_ack_due:
                 return []
+            if self._loss.repeat_tail(now, space):
+                return self.datagrams_to_send(now)
             if len(space.ack_queue.parts) > 1 and not self._packet_number % _ASK_EVERY:
                 # with a PING, so that the peer confirms the ranges
                 return super().datagrams_to_send(now)

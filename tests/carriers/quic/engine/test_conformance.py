@@ -456,6 +456,43 @@ def test_a_lost_datagram_holds_up_no_other_stream(dialer: str, listener: str) ->
 
 
 @each_pair
+def test_a_lost_answer_beside_incoming_bulk_is_repeated_before_the_probe_timeout(
+    dialer: str, listener: str
+) -> None:
+    """No later data reveals the loss, and acknowledgements alone elicit none."""
+    network = opened(dialer, listener)
+    here, there = network.dialer, network.listener
+    there.connection.grant(64 * MIB)
+    here.write(4, bytes(32 * MIB))
+    network.run(lambda: len(there.data[4]) > MIB)
+    network.is_cut = True
+    there.write(5, bytes(50))
+    network.settle()
+    network.is_cut = False
+    start = network.now
+    network.run(lambda: len(here.data[5]) == 50)
+    assert network.now - start < 2 * ROUND_TRIP
+    network.run(lambda: there.connection.progress().acknowledged == 50)
+    assert here.data[5] == bytes(50)
+
+
+@each_pair
+def test_the_data_of_an_idle_connection_is_sent_once(dialer: str, listener: str) -> None:
+    network = opened(dialer, listener)
+    network.wait(1.0)
+    here, there = network.dialer, network.listener
+    for count in range(1, 20):
+        before = here.datagrams, there.datagrams
+        here.write(4, bytes(50))
+        network.run(lambda count=count: len(there.data[4]) == 50 * count)  # type: ignore[misc]  # bound now
+        there.write(5, bytes(50))
+        network.wait(1.0)
+        assert len(here.data[5]) == 50 * count
+        assert here.datagrams - before[0] <= 2
+        assert there.datagrams - before[1] <= 2
+
+
+@each_pair
 def test_small_data_does_not_wait_for_the_bulk_of_another_stream(
     dialer: str, listener: str
 ) -> None:
