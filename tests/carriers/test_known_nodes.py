@@ -25,6 +25,7 @@ from quicdist.carriers.trust import (
     TrustBy,
     Verifier,
     files,
+    known_nodes,
 )
 from quicdist.carriers.trust.authority import issue, make_authority
 from quicdist.carriers.trust.errors import CertificateError
@@ -34,8 +35,15 @@ from quicdist.carriers.trust.names import fingerprint, parse_fingerprint, read, 
 
 NODE = "4433@127.0.0.1"
 KEY, OTHER_KEY = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
-TODAY = datetime.datetime.now(datetime.UTC).date()
+NOW = datetime.datetime.now(datetime.UTC)
+TODAY = NOW.date()
 DAY = datetime.timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def _no_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps the date of the file the same throughout a test."""
+    monkeypatch.setattr(known_nodes, "_now", lambda: NOW)
 
 
 def keys(known: KnownNodes, node: str = NODE) -> list[str]:

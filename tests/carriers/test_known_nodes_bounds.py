@@ -21,8 +21,15 @@ from tests.support.waiting import until
 
 NODE = "4433@127.0.0.1"
 KEY, OTHER_KEY = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
-TODAY = datetime.datetime.now(datetime.UTC).date()
+NOW = datetime.datetime.now(datetime.UTC)
+TODAY = NOW.date()
 LONG_AGO = TODAY - datetime.timedelta(days=91)
+
+
+@pytest.fixture(autouse=True)
+def _no_midnight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps the date of the file the same throughout a test."""
+    monkeypatch.setattr(known_nodes, "_now", lambda: NOW)
 
 
 @pytest.mark.parametrize("name", ["*@*", "*@127.0.0.1", "443?@127.0.0.1", "[0-9]*@127.0.0.1"])

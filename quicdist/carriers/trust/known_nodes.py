@@ -191,7 +191,7 @@ class KnownNodes:
 
         If the file cannot be written, the next connection with the new key tries again.
         """
-        end = (datetime.datetime.now(datetime.UTC) + overlap).date()
+        end = (_now() + overlap).date()
         try:
             with files.locked(self.path):
                 known = self.keys(node)
@@ -347,7 +347,11 @@ class KnownNodes:
 
 
 def _today() -> datetime.date:
-    return datetime.datetime.now(datetime.UTC).date()
+    return _now().date()
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _known(words: Sequence[str], line: int, *, has_patterns: bool) -> Known:
