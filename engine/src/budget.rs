@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub struct Budget {
     remote: Option<SocketAddr>,
+    /// Whether `remote` is not the first address. The handshake validates that one only.
+    has_moved: bool,
     is_validated: bool,
     /// The last address that was validated: quinn-proto returns to it if the next one is not.
     validated: Option<SocketAddr>,
@@ -49,32 +51,41 @@ impl Budget {
         self.is_validated && self.remote == remote
     }
 
-    /// `responses` counts the PATH_RESPONSE frames of the peer.
-    pub fn look(&mut self, remote: SocketAddr, responses: u64, is_connected: bool, now: Instant) {
+    /// `responses` counts the PATH_RESPONSE frames of the peer. Returns whether the address is
+    /// another one than before.
+    pub fn look(
+        &mut self,
+        remote: SocketAddr,
+        responses: u64,
+        is_connected: bool,
+        now: Instant,
+    ) -> bool {
         match self.remote {
             None => self.remote = Some(remote),
             Some(known) if known != remote => {
                 self.restart(remote, responses, now);
-                return;
+                return true;
             }
             Some(_) => {}
         }
-        // The first address is validated by the handshake.
-        let is_first = self.responses == 0 && is_connected;
-        self.is_validated |= is_first || responses > self.responses;
+        self.is_validated |= (is_connected && !self.has_moved) || responses > self.responses;
         if self.is_validated {
             self.validated = Some(remote);
         }
+        false
     }
 }
 
 impl Budget {
     fn restart(&mut self, remote: SocketAddr, responses: u64, now: Instant) {
-        let is_graced =
+        let is_validated = self.validated == Some(remote);
+        let is_due =
             self.grace_at.is_none_or(|at| now.saturating_duration_since(at) >= GRACE_INTERVAL);
+        let is_graced = is_due && !is_validated;
         *self = Self {
             remote: Some(remote),
-            is_validated: self.validated == Some(remote),
+            has_moved: true,
+            is_validated,
             validated: self.validated,
             responses,
             received: self.last,
@@ -111,17 +122,23 @@ mod tests {
         let now = Instant::now();
         budget.look(address(1), 0, true, now);
         budget.last = 50;
-        budget.look(address(2), 1, true, now);
+        assert!(budget.look(address(2), 0, true, now));
         assert_eq!(budget.left(), 1_350.0);
+        assert!(!budget.look(address(2), 0, true, now));
+        assert_eq!(budget.left(), 1_350.0, "the handshake was with another address");
         budget.look(address(2), 1, true, now);
-        assert_eq!(budget.left(), 1_350.0);
-        budget.look(address(2), 2, true, now);
         assert!(budget.left().is_infinite());
-        budget.look(address(3), 2, true, now);
+        assert!(budget.look(address(3), 1, true, now));
         assert_eq!(budget.left(), 150.0, "one challenge a second may exceed the limit");
         budget.on_sent(address(2), 100);
         assert_eq!(budget.left(), 150.0, "what goes elsewhere does not count");
-        budget.look(address(2), 2, true, now);
+        budget.look(address(3), 1, true, now);
+        assert!(budget.look(address(2), 1, true, now));
         assert!(budget.left().is_infinite(), "it was validated before");
+        let later = now + GRACE_INTERVAL;
+        budget.look(address(3), 1, true, later);
+        budget.look(address(2), 1, true, later + GRACE_INTERVAL);
+        budget.look(address(4), 1, true, later + GRACE_INTERVAL);
+        assert_eq!(budget.left(), 1_350.0, "the return needed no challenge");
     }
 }

@@ -205,13 +205,17 @@ impl Live {
 
     /// Looks whether the peer has another address, or its address was validated.
     fn look_at_path(&mut self) {
-        let Some((_, connection)) = &self.active else { return };
+        let Some((_, connection)) = &mut self.active else { return };
         if connection.side() == Side::Client {
             return;
         }
         let responses = connection.stats().frame_rx.path_response;
         let remote = connection.remote_address();
-        self.budget.look(remote, responses, self.is_connected, self.now);
+        if self.budget.look(remote, responses, self.is_connected, self.now) {
+            // quinn-proto has a probe timeout only for packets on the current path. The answer to a
+            // packet on this path tells which packets on the former path were lost.
+            connection.ping();
+        }
     }
 
     // -- in --

@@ -21,6 +21,11 @@ const BURST: usize = 64;
 /// What one call of `transmit` may return beyond its limit: the datagrams of one burst.
 const SEGMENTS: usize = 64;
 
+/// A debug assertion of quinn-proto that a listener breaks when its peer moves: the probe timeout of
+/// the former path is still set, and the new path has nothing in flight. Release builds go on. Here
+/// the connection ends.
+const NOT_SO: &str = "!self.peer_completed_address_validation()";
+
 type Secrets = Arc<Mutex<HashMap<String, Vec<u8>>>>;
 type Datagram = (Vec<u8>, usize);
 
@@ -41,6 +46,9 @@ fn library() -> &'static Library {
             Library { engine: engine.unbind(), secrets }
         });
         std::panic::set_hook(Box::new(|info| {
+            if info.to_string().contains(NOT_SO) {
+                return;
+            }
             eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
             std::process::abort();
         }));

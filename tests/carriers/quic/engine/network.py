@@ -133,6 +133,8 @@ class Network:
         self.delay = DELAY
         """Seconds in one direction."""
         self.is_cut = False
+        self.muted: End | None = None
+        """An end whose datagrams are dropped."""
         self._dice = random.Random(seed)
         self._listening = engine_of(chosen[1])
         self._verify_peer = verify[1]
@@ -227,7 +229,7 @@ class Network:
         ecn = ECT0 if end.connection.progress().marks else NOT_ECT
         kept: dict[tuple[int | None, float], list[bytes]] = defaultdict(list)
         for at in range(0, len(data), size):
-            if not self.is_cut and self._dice.random() >= self.loss:
+            if not self.is_cut and end is not self.muted and self._dice.random() >= self.loss:
                 is_late = self.late and self._dice.random() < self.late
                 kept[self.treat(ecn), LATE if is_late else 0.0].append(data[at : at + size])
         count = -(-len(data) // size)

@@ -719,6 +719,21 @@ def test_a_verification_that_fails_closes_the_connection(monkeypatch: pytest.Mon
 
 
 @needs_native
+def test_data_for_an_address_that_fails_validation_goes_to_the_former_one() -> None:
+    """quinn-proto keeps no probe timeout for it."""
+    network = opened("native", "native")
+    network.wait(1.0)
+    here, there = network.dialer, network.listener
+    known, here.address = here.address, ("203.0.113.9", 3000)
+    here.write(0, b"x")
+    network.run(lambda: there.connection.path[0] == here.address)
+    network.muted, here.address = here, known
+    there.write(1, b"y")
+    network.run(lambda: here.data[1] == b"y", 10.0)
+    assert there.connection.path[0] == known
+
+
+@needs_native
 def test_a_released_connection_does_nothing() -> None:
     network = Network("native", "native")
     network.establish()
