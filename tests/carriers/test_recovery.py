@@ -162,7 +162,9 @@ class Reports:
 
 def acknowledge(recovery: Recovery, space: QuicPacketSpace, number: int, now: float) -> None:
     """Sends a packet at `now` and acknowledges it 0.2 ms later."""
-    recovery.on_burst_sent(number, [1200], [[(mock.Mock(), 0, 1)]], (), now, space)
+    sender = QuicStreamSender(0, True)
+    sender._acked = Ranges()
+    recovery.on_burst_sent(number, [1200], [[(sender, 0, 1)]], (), now, space)
     recovery.on_ack_ranges([(0, number + 1)], 0.0, now + 0.0002, space)
 
 
@@ -205,8 +207,9 @@ def test_acknowledged_data_leaves_the_buffer_as_in_aioquic(
             ours.reset(0)
             theirs.reset(0)
         start, stop = 10 * piece, 10 * piece + 10
-        _delivered(ours, start, stop)
+        before = ours._buffer_start
+        advance = _delivered(ours, start, stop)
         theirs.on_data_delivery(QuicDeliveryState.ACKED, start, stop, False)
         assert ours._buffer == theirs._buffer
-        assert ours._buffer_start == theirs._buffer_start
+        assert ours._buffer_start == theirs._buffer_start == before + advance
         assert list(ours._acked) == list(theirs._acked)

@@ -288,6 +288,8 @@ class AioquicConnection:
         self._is_idle = False
         """Whether the idle timeout has ended the connection. The text of a close event does not
         tell, since it may be the peer's."""
+        self._is_blocked = False
+        """Whether the last call of `transmit` has left data that waits for credit."""
         self._now = 0.0
         self._pings = 0
         self._refused: set[int] = set()
@@ -472,9 +474,10 @@ class AioquicConnection:
                 self._trace.flush()
         if space.ack_at is None:
             quic.acknowledged(space)
+        self._is_blocked = self._waits_for_credit()
         if self._pacer.left <= 0:
             quic._pacing_at = None  # the end of a burst has stopped it, not the pacer
-        elif not self._pacer.pacer.is_idle and (not _has_data(quic) or self._is_blocked()):
+        elif not self._pacer.pacer.is_idle and (not _has_data(quic) or self._is_blocked):
             self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
             self._pacer.pacer.on_idle()
         self.has_more = len(datagrams) >= most
@@ -494,10 +497,10 @@ class AioquicConnection:
             self.has_more,
             bool(quic._events),
             loss.ecn.marks,
-            self._is_blocked(),
+            self._is_blocked,
         )
 
-    def _is_blocked(self) -> bool:
+    def _waits_for_credit(self) -> bool:
         """Whether data waits for the peer's credit and for nothing else."""
         quic, loss = self._quic, self._recovery
         waits = False
@@ -562,10 +565,14 @@ class AioquicConnection:
 
     def acknowledged(self) -> int:
         """The sum of the start offsets of the send buffers."""
-        if self._recovery.has_acked:
-            self._recovery.has_acked = False
+        recovery = self._recovery
+        if recovery.has_acked:
+            recovery.has_acked = False
             streams = self._quic._streams.values()
             self._acknowledged = sum([stream.sender._buffer_start for stream in streams])
+        else:
+            self._acknowledged += recovery.acked
+        recovery.acked = 0
         return self._acknowledged
 
     def measured(self) -> Capacity | None:

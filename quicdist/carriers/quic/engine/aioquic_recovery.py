@@ -278,8 +278,11 @@ class Recovery(QuicPacketRecovery):
         """Number of the packet that has sent the data of a tail again."""
         self._tolerance = 0
         """Observed reordering in quarters of the minimum round trip; 0 if there was none."""
+        self.acked = 0
+        """Bytes acknowledged at the start of streams, which the reader subtracts."""
         self.has_acked = self.has_lost = False
-        """Whether frames were acknowledged or lost. The reader clears it."""
+        """Whether frames were acknowledged that `acked` does not count, or lost. The reader clears
+        it."""
         self.ecn = EcnValidation()
         self.counts: EcnCounts | None = None
         """The ECN counts of the ACK frame that aioquic processes."""
@@ -478,7 +481,6 @@ class Recovery(QuicPacketRecovery):
             self._acked.subtract(0, lowest)
 
     def _count(self, taken: list[AnyPacket], space: QuicPacketSpace) -> None:
-        self.has_acked = True
         size = largest = eliciting = 0
         newest: AnyPacket | None = None
         sender: QuicStreamSender | None = None
@@ -498,14 +500,15 @@ class Recovery(QuicPacketRecovery):
                         stop = one[2]
                         continue
                     if sender is not None:
-                        _delivered(sender, start, stop)
+                        self.acked += _delivered(sender, start, stop)
                     sender, start, stop = one
             else:
+                self.has_acked = True
                 handlers = packet.delivery_handlers
             for handler, args in handlers:
                 handler(_ACKED, *args)
         if sender is not None:
-            _delivered(sender, start, stop)
+            self.acked += _delivered(sender, start, stop)
         space.ack_eliciting_in_flight -= eliciting
         if newest is not None:
             self._cc.acknowledged(size, largest, newest)
@@ -625,14 +628,16 @@ def _has_stream_data(packet: QuicSentPacket) -> bool:
     return any(isinstance(getattr(each, "__self__", None), QuicStreamSender) for each in handlers)
 
 
-def _delivered(sender: QuicStreamSender, start: int, stop: int) -> None:
+def _delivered(sender: QuicStreamSender, start: int, stop: int) -> int:
     """Discards acknowledged data, as `QuicStreamSender.on_data_delivery` does.
 
-    It is mostly the first data of a stream that continues.
+    It is mostly the first data of a stream that continues. Returns by how many bytes the start of
+    the stream's buffer has advanced.
     """
     acked: Any = sender._acked
+    before = sender._buffer_start
     if (
-        start == sender._buffer_start
+        start == before
         and not acked.parts
         and sender._buffer_fin is None
         and sender._reset_error_code is None
@@ -641,6 +646,7 @@ def _delivered(sender: QuicStreamSender, start: int, stop: int) -> None:
         del sender._buffer[: stop - start]
     else:
         sender.on_data_delivery(_ACKED, start, stop, False)
+    return sender._buffer_start - before
 
 
 def name_of(algorithm: Algorithm) -> str:
