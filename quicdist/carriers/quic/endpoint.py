@@ -55,9 +55,6 @@ from quicdist.protocol.role import Role
 
 _log = logging.getLogger("quicdist.quic")
 
-_BATCH = 128
-"""Maximum number of datagrams read in one event loop iteration."""
-
 _LONG_HEADER = 0x80
 """Bit of the first byte of a packet with a long header (RFC 9000, 17)."""
 
@@ -536,7 +533,7 @@ class Endpoint:
         if self._udp.has_queue:
             self._udp.send_queue()
         touched: dict[QuicConnection, None] = {}
-        batches = self._udp.receive(_BATCH)
+        batches = self._udp.receive(self._engine.batch)
         # The clock is read after receiving. Otherwise a pause of the process before would shorten
         # the measured round trips.
         now = self._loop.time()

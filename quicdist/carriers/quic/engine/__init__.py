@@ -351,6 +351,10 @@ class Engine(Protocol):
     versions: Sequence[int]
     """The supported QUIC versions, in order of preference."""
 
+    batch: int
+    """Maximum number of datagrams to read in one event loop iteration. A message waits until all of
+    them are processed, while a larger batch saves iterations."""
+
     hides_tokens: bool
     """Whether `reset_token` is always empty, so that `is_reset` must be used."""
 

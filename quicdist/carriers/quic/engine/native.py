@@ -352,6 +352,7 @@ class NativeEngine:
     versions: Sequence[int] = _VERSIONS
     hides_tokens = True
     uses_ecn = True
+    batch = 128
     socket_of: SocketOf | None = getattr(library, "Socket", None)
 
     def __init__(self, settings: QuicSettings, reset_token_of: ResetTokenOf, now: float) -> None:
