@@ -59,6 +59,7 @@ const QUEUE_TOLERATED: f64 = 0.1;
 const STARTUP_QUEUE: f64 = 0.5;
 const QUEUE_GAIN: f64 = 0.5;
 const QUEUE_NOISE: f64 = 0.001;
+const STANDING_QUEUE: f64 = 0.05;
 const QUEUED_ROUNDS: usize = 3;
 const QUEUE_SAMPLES: u32 = 4;
 
@@ -514,6 +515,23 @@ impl Bbr {
         }
     }
 
+    fn follow_average(&mut self, now: f64) {
+        if self.state != State::Cruise || self.is_contested() || self.is_shared() {
+            return;
+        }
+        let Some(&(at, delivered)) = self.round_starts.front() else {
+            return;
+        };
+        let least = self.queues.iter().copied().fold(f64::INFINITY, f64::min);
+        let stands = least > STANDING_QUEUE * self.min_rtt.value + QUEUE_NOISE;
+        if stands && !self.is_short() && now > at {
+            let average = (self.delivery.delivered - delivered) / (now - at);
+            if average < self.bandwidths.value {
+                self.bandwidths.replace(average);
+            }
+        }
+    }
+
     fn contest(&mut self) {
         self.contested_until = self.rounds + self.contest_rounds;
         self.shared_until = self.contested_until + SHARED_ROUNDS;
@@ -811,6 +829,7 @@ impl Controller for Bbr {
         }
         self.advance(ack);
         if self.is_round_start {
+            self.follow_average(ack.now);
             self.take_round(ack.now);
             self.latest_bandwidth = sample.rate;
             self.latest_delivered = sample.delivered;

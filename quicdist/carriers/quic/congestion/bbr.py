@@ -17,7 +17,9 @@ product (BDP). Section numbers below refer to the draft. Differences from the dr
   fills a queue of one BDP, so losses occur at any rate of this sender.
 - A shorter queue counts, too. DOWN and CRUISE lower the pacing rate in proportion to it, so the
   queue stays short although the bandwidth is a maximum of samples and therefore slightly too high.
-  Latency matters as much as throughput here: small messages share the path with bulk data.
+  Latency matters as much as throughput here: small messages share the path with bulk data. If a
+  queue stands in CRUISE nevertheless, the rate of the bottleneck varies, as that of a busy host
+  does, and its maximum is much too high. The average rate then becomes the bandwidth.
 - UP ends as soon as the round trips show a queue, instead of after a round with a larger flight.
 - After STARTUP, a rate sample counts at most as the average rate of the last rounds. Samples that
   are too high because of aggregated acknowledgements would otherwise accumulate in the maximum.
@@ -140,6 +142,9 @@ QUEUE_GAIN = 0.5
 larger share would oscillate."""
 _QUEUE_NOISE = 0.001
 """Seconds of delay that are not drained: those of delayed acknowledgements."""
+_STANDING_QUEUE = 0.05
+"""Queueing delay in minimum round trips, in addition to that, which shows that the bandwidth is too
+high if it stands in CRUISE."""
 _QUEUED_ROUNDS = 3
 """Consecutive rounds that must show a queue, because a busy host also causes a short delay."""
 _QUEUE_SAMPLES = 4
@@ -362,6 +367,7 @@ class Bbr:
             self._end_round(sample)
         self._advance(self, ack)
         if self._is_round_start:
+            self._follow_average(ack.now)
             self._take_round(ack.now)
             self._latest_bandwidth, self._latest_delivered = sample.rate, sample.delivered
         self._set_rate()
@@ -586,6 +592,18 @@ class Bbr:
                 return
             self._yield()
             self._enter(_DOWN)
+
+    def _follow_average(self, now: float) -> None:
+        """Adopts the average rate of the last rounds as the bandwidth if a queue stands."""
+        starts = self._round_starts
+        if self.state is not _CRUISE or self._is_contested or self._is_shared or not starts:
+            return
+        at, delivered = starts[0]
+        stands = min(self._queues) > _STANDING_QUEUE * self._min_rtt.value + _QUEUE_NOISE
+        if stands and not self._is_short and now > at:
+            average = (self._delivery.delivered - delivered) / (now - at)
+            if average < self._bandwidths.value:
+                self._bandwidths.replace(average)
 
     def _contest(self) -> None:
         """Disables yielding for some rounds, because it had no effect."""

@@ -19,6 +19,7 @@ _PACKET_THRESHOLD = 3
 _ACK_EVERY = 16
 _ACK_DELAY = 0.001
 _LONGEST_RTO = 1.0
+_PAUSE = 0.004
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Path:
     timers, and `mark` the queue in seconds above which datagrams are ECN-marked. ACKs reach the
     sender together, half to one and a half times `aggregation` seconds apart, as on a radio link
     and at a busy host. `late_share` is the share of datagrams that arrive a quarter of a round trip
-    later than the others.
+    later than the others. `pauses` is the share of the time in which the bottleneck forwards
+    nothing, for 4 ms on average, as a busy host does.
     """
 
     rtt: float
@@ -40,6 +42,7 @@ class Path:
     mark: float = float("inf")
     aggregation: float = 0.0
     late_share: float = 0.0
+    pauses: float = 0.0
 
 
 @dataclass(slots=True)
@@ -110,6 +113,8 @@ class Network:
         self._release_at = 0.0
         for flow in flows:
             self._at(flow.starts, lambda flow=flow: self._begin(flow))  # type: ignore[misc]
+        if path.pauses:
+            self._pause()
 
     def run(self, until: float) -> None:
         """Lets time go by."""
@@ -123,6 +128,13 @@ class Network:
     def queue(self) -> float:
         """The queueing delay in seconds of a datagram that is sent now."""
         return max(self._free_at - self.now, 0.0)
+
+    def _pause(self) -> None:
+        """Pauses the bottleneck, and schedules the next pause."""
+        pause = self._random.expovariate(1 / _PAUSE)
+        self._free_at = max(self._free_at, self.now) + pause
+        work = self._random.expovariate(self.path.pauses / (_PAUSE * (1 - self.path.pauses)))
+        self._at(self.now + pause + work, self._pause)
 
     def _ack_time(self, arrival: float) -> float:
         """The time when an ACK that arrives at this time reaches the sender."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 from collections.abc import Callable
 
 import pytest
@@ -99,6 +100,17 @@ def test_acknowledgements_that_come_together_do_not_raise_the_bandwidth(rtt: flo
     found = queues(Flow(controller), path, 3, 12)
     assert controller.bandwidth <= 1.1 * path.rate
     assert found[len(found) // 2] <= 0.01
+
+
+@pytest.mark.parametrize("seed", [5, 6, 7])
+def test_a_bottleneck_with_pauses_keeps_a_short_queue(seed: int) -> None:
+    """Such as a busy receiver. Its rate between the pauses is no bandwidth."""
+    path = Path(0.02, 100 * MBIT, pauses=0.25)
+    flow = Flow(bbr(seed))
+    Network(path, [flow], seed).run(8)
+    queues = [rtt - path.rtt for at, rtt in flow.rtts if at >= 2]
+    assert statistics.median(queues) < 0.008
+    assert flow.throughput(2, 8) > 0.8 * 0.75 * path.rate
 
 
 def test_short_bursts_of_an_application_do_not_lower_the_bandwidth() -> None:
