@@ -241,7 +241,8 @@ mod tests {
     #[test]
     fn packets_without_data_are_counted_from_the_last_one_with_data() {
         let mut sent = Sent::default();
-        for (packet, count) in [(&[0x08, 0, 1][..], 0), (&[0x01], 1), (&[0x01], 2), (&[0x08, 4], 0)] {
+        let cases: [(&[u8], u64); 4] = [(&[0x08, 0, 1], 0), (&[1], 1), (&[1], 2), (&[0x08, 4], 0)];
+        for (packet, count) in cases {
             sent.read_departing(packet, 7, 30);
             assert_eq!(sent.since_data(), count);
         }
