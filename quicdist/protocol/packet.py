@@ -6,7 +6,7 @@ A dialect (quicdist.protocol.dialects) converts between stream bytes and packets
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import NamedTuple
@@ -37,8 +37,10 @@ class FramePacket(NamedTuple):
 _new: Callable[[type[FramePacket], tuple[bytes, int]], FramePacket] = tuple.__new__
 
 
-def frame_packets(bodies: Iterable[bytes], stream: int = 0) -> list[FramePacket]:
+def frame_packets(bodies: Sequence[bytes], stream: int = 0) -> list[FramePacket]:
     """Returns the packets of frames on one stream, in half the time of calls of the class."""
+    if len(bodies) == 1:
+        return [_new(FramePacket, (bodies[0], stream))]
     return list(map(_new, repeat(FramePacket), zip(bodies, repeat(stream))))
 
 

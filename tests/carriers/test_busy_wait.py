@@ -199,7 +199,7 @@ def test_a_clock_that_stands_still_ends_it() -> None:
     try:
         waiting = BusyWait(loop, None)
         for _ in range(100):
-            waiting.received()
+            waiting.received(loop.time())
         assert 1 < loop.turns_until_it_sleeps(lambda: None) < 1000
         waiting.stop()
     finally:
@@ -211,7 +211,7 @@ def test_an_adaptive_wait_ends_when_another_process_takes_the_core(
 ) -> None:
     waiting = BusyWait(loop, None)
     for _ in range(100):
-        waiting.received()
+        waiting.received(loop.time())
 
     def take_the_core() -> None:
         loop.played.turns += 1  # a second passes

@@ -20,6 +20,7 @@ from quicdist.carriers.quic.engine import Opening, aioquic_short, burst
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths, is_tested
 from tests.carriers.owners import settings
+from tests.carriers.quic.engine.network import opened
 
 pytestmark = pytest.mark.skipif(
     not is_tested(), reason=f"short ways are for aioquic {', '.join(sorted(TESTED))} alone"
@@ -308,3 +309,31 @@ def test_they_are_not_for_another_version(monkeypatch: pytest.MonkeyPatch) -> No
 def test_they_can_be_left_out() -> None:
     quic = engine(PLAIN).dialer("x", ["y"])._quic
     assert not isinstance(quic, ShortPaths)
+
+
+@pytest.mark.parametrize("then", ["progress", "transmit", "handle_timer", "receive"])
+def test_an_acknowledgement_with_data_counts_before_what_depends_on_it(then: str) -> None:
+    network = opened(SHORT, SHORT)
+    here, there = network.dialer, network.listener
+    network.wait(1.0)
+    here.write(0, b"question")
+    for data, size, _ in here.connection.transmit(network.now):
+        there.connection.receive(data, size, there.connection.path, network.now)
+    there.write(0, b"answer")
+    answers = there.connection.transmit(network.now + 0.01)
+    for data, size, _ in answers:
+        here.connection.receive(data, size, here.connection.path, network.now + 0.02)
+    here.connection.drain(here)
+    assert here.data[0] == b"answer"
+    quic: Any = here.connection._quic  # type: ignore[attr-defined]
+    assert quic._late_ack is not None
+    assert quic._loss.bytes_in_flight
+    if then == "progress":
+        assert here.connection.progress().acknowledged == here.written
+    elif then == "receive":
+        data, size, _ = answers[0]
+        here.connection.receive(data, size, here.connection.path, network.now + 0.03)
+    else:
+        getattr(here.connection, then)(network.now + 0.03)
+    assert quic._late_ack is None
+    assert not quic._loss.bytes_in_flight

@@ -72,11 +72,15 @@ class BusyWait:
         """Number of turns that are left; of no meaning for a fixed time."""
         self._turn: asyncio.Handle | None = None
 
-    def received(self) -> None:
+    @property
+    def is_awake(self) -> bool:
+        """Whether a busy wait is in progress."""
+        return self._turn is not None
+
+    def received(self, now: float) -> None:
         """Reports that datagrams were received, and restarts the period of busy waiting."""
-        now = self._loop.time()
         if self._adaptive is not None:
-            self._adaptive.received(now, is_awake=self._turn is not None)
+            self._adaptive.received(now, is_awake=self.is_awake)
         self._restart(now)
 
     def extend(self) -> None:

@@ -72,6 +72,8 @@ _log.addFilter(LogRateLimit("not_believed", "distrusted"))
 _UNANSWERED = 2
 """Number of expired timers before the first acknowledgement after which datagrams are sent without
 ECT(0), in case the path drops such datagrams."""
+_SMALL = 2048
+"""Number of received bytes that are not worth a measurement of the receive window."""
 _RESTARTED = "the peer has restarted and no longer knows this connection"
 _PORT_CLOSED = "the peer's port is closed: its process has ended"
 _RESET = Closed(
@@ -233,6 +235,9 @@ class QuicConnection:
             host.budget,
         )
         self._limit = self._window.size  # number of stream bytes that the peer may send
+        self._grant_from = 0
+        """The count of received bytes, also behind gaps, from which credit or a measurement of the
+        window may be due."""
 
         self._in_handshake = True
         self._pending: dict[int, list[Buffer]] = {}  # passed to the engine in `transmit`
@@ -350,6 +355,7 @@ class QuicConnection:
         self._engine.peer_proved()
         self._resume()
         self._window.raise_first(max(self._first_window, self._dialect.receive_window))
+        self._grant_from = 0
         self._grant()
         if not self._gaps.is_waiting:
             self._engine.send_whole(False)
@@ -357,7 +363,7 @@ class QuicConnection:
             self._host.proved(self)
             if self.traits.renews_ids:
                 self._engine.renew_id()
-        self._take(0, b"")
+        self.stream_data(0, b"")
         if self._incoming:
             self._loop.call_soon(self._deliver)
         if self.traits.has_offers:
@@ -730,10 +736,6 @@ class QuicConnection:
             }
             _log.warning("%s:%s: certificate rejected: %s", host, port, error, extra=extra)
 
-    def stream_data(self, stream: int, data: bytes) -> None:
-        """Processes stream data, which arrives in order."""
-        self._take(stream, data)
-
     def stream_ended(self, stream: int, how: str) -> None:
         """Closes the connection; some peers only end the stream to close it."""
         if self.traits.has_offers and stream == native.OFFERS:
@@ -756,7 +758,8 @@ class QuicConnection:
         old, self._reset_token = self._reset_token, self._engine.reset_token
         self._host.expect_reset(self, old, self._reset_token)
 
-    def _take(self, stream: int, data: bytes) -> None:
+    def stream_data(self, stream: int, data: bytes) -> None:
+        """Processes stream data, which arrives in order."""
         if self._dialect is None or self._ending:
             return
         try:
@@ -847,13 +850,17 @@ class QuicConnection:
         """
         if self._closed:
             return
-        engine, received = self._engine, self._engine.received()
+        engine, window = self._engine, self._window
+        received, behind = engine.received(), engine.behind_gaps()
+        total = received if behind is None else received + behind
+        if total < self._grant_from:
+            return
         now = self._loop.time()
         # The window of an unauthenticated peer does not grow.
-        if not self._in_handshake and self._window.is_due(now):
-            progress, behind = engine.progress(), engine.behind_gaps()
-            self._window.received(
-                received + (behind or 0),  # a lost datagram is no pause of the reader
+        if not self._in_handshake and window.is_due(now):
+            progress = engine.progress()
+            window.received(
+                total,  # a lost datagram is no pause of the reader
                 self._outstanding,
                 now,
                 progress.round_trip,
@@ -861,11 +868,14 @@ class QuicConnection:
                 unread=0 if behind is None else self._host.unread(),
             )
         credit = self._credit
-        if received + credit - self._limit < self._window.step:
-            return
-        self._limit = received + credit
-        engine.grant(credit)
-        self._host.touch(self)
+        if received + credit - self._limit >= window.step:
+            self._limit = received + credit
+            engine.grant(credit)
+            self._host.touch(self)
+        self._grant_from = 0
+        if not self._outstanding and window.ahead is None:
+            # A small message tells nothing about the path, and the credit is at most the window.
+            self._grant_from = min(self._limit + window.step - window.size, total + _SMALL)
 
     @property
     def _credit(self) -> int:

@@ -164,6 +164,8 @@ class Endpoint:
         self._stray_turn: asyncio.TimerHandle | None = None
         self.budget = MemoryBudget(settings.limits.window_budget)
         self._tick_planned = False
+        self._received_at: float | None = None
+        """When datagrams were received of which `_busy_wait` is to be told after the answer."""
         self._is_closing = False
         self._emptied: asyncio.Event = asyncio.Event()
         self._watch_socket()
@@ -548,7 +550,10 @@ class Endpoint:
             self._settle(connection)
         if self._strays and self._stray_turn is None:
             self._handle_strays()
-        self._busy_wait.received()
+        if self._tick_planned and not self._busy_wait.is_awake:
+            self._received_at = now
+        else:
+            self._busy_wait.received(now)
 
     def wake(self) -> None:
         """Processes datagrams that the socket has received in another way than from the kernel."""
@@ -774,6 +779,9 @@ class Endpoint:
                     connection.transmit(now, sender)
             except Exception:
                 self._failed(connection)
+        if self._received_at is not None:
+            self._busy_wait.received(self._received_at)
+            self._received_at = None
         self._busy_wait.extend()
 
     def _send_quietly(self, data: bytes, path: Path) -> None:

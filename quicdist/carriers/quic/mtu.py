@@ -56,14 +56,13 @@ class PathMtu:
         self._not_before = 0.0
         self._pause, self._longest_pause = _AFTER_HOLE
 
-    @property
-    def is_searching(self) -> bool:
-        """Whether there are sizes to probe, now or later."""
-        return self._next < len(self._steps)
+    def is_due(self, now: float) -> bool:
+        """Whether a probe is to be sent now."""
+        return not self._under_way and self._next < len(self._steps) and now >= self._not_before
 
     def probe(self, now: float) -> int | None:
         """Returns the size of a probe to send now, or None. The probe counts as sent."""
-        if self._under_way or self._next >= len(self._steps) or now < self._not_before:
+        if not self.is_due(now):
             return None
         self._under_way = self._steps[self._next]
         return self._under_way

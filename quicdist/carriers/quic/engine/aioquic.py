@@ -113,6 +113,9 @@ class _Quic(FrequencyQuic):
     def wake_streams(self) -> None:
         """Reports that a stream may have other frames to send than those with data."""
 
+    def take_late_ack(self) -> None:
+        """Processes an acknowledgement that was put off, before anything that depends on it."""
+
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = self.asks_certificate
@@ -291,6 +294,7 @@ class AioquicConnection:
         self._is_blocked = False
         """Whether the last call of `transmit` has left data that waits for credit."""
         self._now = 0.0
+        self._is_unfinished = False
         self._pings = 0
         self._refused: set[int] = set()
         self._received = 0
@@ -304,6 +308,8 @@ class AioquicConnection:
 
     def receive(self, data: bytes, size: int, path: Path, now: float, ecn: int = NOT_ECT) -> None:
         """Processes a batch of datagrams. An exception of the library ends the connection."""
+        if self._is_unfinished:
+            self._finish()
         self._now = now
         if size < len(data):
             datagrams = [data[at : at + size] for at in range(0, len(data), size)]
@@ -453,18 +459,21 @@ class AioquicConnection:
         self._quic.prove()
 
     def transmit(self, now: float, socket: CompiledSocket | None = None) -> Sequence[Batch]:
-        """Returns the datagrams to send."""
+        """Returns the datagrams to send. `progress` does what can wait until these have left."""
         self._now = now
         quic, space = self._quic, self._quic._loss.spaces[-1]
+        quic.take_late_ack()
+        if self._is_unfinished:
+            self._finish()
         if space.ack_at is not None:
             quic.hasten_ack(space, now)
-        if now >= quic.ask_at:
-            quic.consider(now)
+        if now >= quic.ask_at and self._congestion.bytes_in_flight:
+            quic.consider(now)  # a message on an idle path does not wait for this
         self._pacer.left = most = self._pacer.burst
         try:
             datagrams = quic.datagrams_to_send(now)
             path = quic._network_paths[0].addr
-            may_probe = path is not self._mtu_path or (self._mtu and self._mtu.is_searching)
+            may_probe = self._mtu is None or path is not self._mtu_path or self._mtu.is_due(now)
             if may_probe and _CAN_PROBE and quic.carries_probes:
                 datagrams += self._probes(path, now)
         except Exception as error:
@@ -474,18 +483,28 @@ class AioquicConnection:
                 self._trace.flush()
         if space.ack_at is None:
             quic.acknowledged(space)
-        self._is_blocked = self._waits_for_credit()
         if self._pacer.left <= 0:
             quic._pacing_at = None  # the end of a burst has stopped it, not the pacer
-        elif not self._pacer.pacer.is_idle and (not _has_data(quic) or self._is_blocked):
-            self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
-            self._pacer.pacer.on_idle()
+        self._is_unfinished = True
         self.has_more = len(datagrams) >= most
         return [(data, len(data), path) for data, path in datagrams]
+
+    def _finish(self) -> None:
+        """Does what does not concern the datagrams of the last `transmit`."""
+        self._is_unfinished = False
+        quic, pacer = self._quic, self._pacer
+        self._is_blocked = self._waits_for_credit()
+        is_held = pacer.left <= 0 or pacer.pacer.is_idle
+        if not is_held and (not _has_data(quic) or self._is_blocked):
+            self._congestion.controller.on_app_limited(self._congestion.bytes_in_flight)
+            pacer.pacer.on_idle()
 
     def progress(self) -> Progress:
         """Returns the state after `transmit`."""
         quic, loss = self._quic, self._recovery
+        quic.take_late_ack()
+        if self._is_unfinished:
+            self._finish()
         return Progress(
             self.acknowledged(),
             quic._remote_max_data_used,
@@ -555,6 +574,8 @@ class AioquicConnection:
 
     def handle_timer(self, now: float) -> None:
         """Runs loss detection and the idle timeout."""
+        if self._is_unfinished:
+            self._finish()
         self._now = now
         was_open = self._quic._close_event is None
         self._quic.handle_timer(now)
@@ -625,6 +646,7 @@ class AioquicConnection:
     def move(self, now: float) -> None:
         """Migrates the connection. Packets in flight count as lost, and the PTO count is reset."""
         quic = self._quic
+        quic.take_late_ack()
         quic.change_connection_id()
         if self._mtu is not None:
             self._begin_search(self.path)
@@ -636,6 +658,7 @@ class AioquicConnection:
     def path_changed(self, now: float) -> None:
         """What is in flight may be lost: its probes leave at once."""
         quic = self._quic
+        quic.take_late_ack()
         self._recovery.restart(quic._max_datagram_size)
         self._begin_search(self.path)
         self.ping()

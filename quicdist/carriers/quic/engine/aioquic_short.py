@@ -17,7 +17,7 @@ import logging
 import math
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeAlias
 
 from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES and do not use this module
 from aioquic.quic.connection import (
@@ -51,6 +51,9 @@ from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
 from quicdist.protocol.dialects.base import Buffer
 
 _log = logging.getLogger("quicdist.quic")
+
+_Ack: TypeAlias = tuple[list[tuple[int, int]], float, float, QuicPacketSpace, EcnCounts | None]
+"""The arguments of `Recovery.on_ack_ranges`."""
 
 TESTED = frozenset({"1.7.2"})
 """Versions of aioquic with which tests/carriers/test_short_paths.py passes."""
@@ -132,6 +135,8 @@ class ShortPaths(MarkedQuic):
     """The stream of CRYPTO frames in 1-RTT packets, cached for the same reason."""
     _run: _Run | None = None
     """Stream data that is not delivered yet; None between two batches."""
+    _late_ack: _Ack | None = None
+    """An acknowledgement that came with data, which is processed after the data was delivered."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -164,6 +169,7 @@ class ShortPaths(MarkedQuic):
 
     def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float, ecn: int) -> None:
         """Processes datagrams from one address, which have the same ECN codepoint."""
+        self.take_late_ack()
         done = 0
         while True:
             rest = datagrams[done:] if done else datagrams
@@ -174,6 +180,7 @@ class ShortPaths(MarkedQuic):
             done += 1
 
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
+        self.take_late_ack()
         self.wake_streams()
         super().receive_datagram(data, addr, now)
 
@@ -305,8 +312,17 @@ class ShortPaths(MarkedQuic):
             return 0  # it acknowledges packets that were not sent
         ranges.reverse()
         ack_delay = (delay << self._remote_ack_delay_exponent) / 1_000_000
-        self._loss.on_ack_ranges(ranges, ack_delay, now, space, counts)
+        self.take_late_ack()
+        if at < len(payload):
+            self._late_ack = ranges, ack_delay, now, space, counts
+        else:
+            self._loss.on_ack_ranges(ranges, ack_delay, now, space, counts)
         return at
+
+    def take_late_ack(self) -> None:
+        late, self._late_ack = self._late_ack, None
+        if late is not None:
+            self._loss.on_ack_ranges(*late)
 
     def _take_stream_frames(self, payload: bytes, at: int) -> int:
         """Processes STREAM frames in order. Returns the offset of the first other frame."""
@@ -375,6 +391,7 @@ class ShortPaths(MarkedQuic):
 
     def _take_others(self, payload: bytes, path: QuicNetworkPath, cid: bytes, now: float) -> bool:
         """Processes any frames with aioquic. Returns whether they are ack-eliciting."""
+        self.take_late_ack()
         self.wake_streams()
         context = QuicReceiveContext(
             epoch=Epoch.ONE_RTT,
@@ -396,6 +413,12 @@ class ShortPaths(MarkedQuic):
         return is_ack_eliciting
 
     # -- sending --------------------------------------------------------------------------------
+
+    def handle_timer(self, now: float) -> None:
+        if self._late_ack is not None:
+            self.take_late_ack()
+            self.get_timer()  # which sets when data counts as lost
+        super().handle_timer(now)
 
     def get_timer(self) -> float | None:
         if not (
