@@ -44,6 +44,7 @@ from quicdist.carriers.trust.names import (
     is_for_host,
     is_for_node,
     node_uri,
+    nodes_of,
 )
 from tests.carriers.owners import Owner
 from tests.support.waiting import PATIENCE
@@ -208,6 +209,15 @@ def test_uris_of_any_kind_are_no_hindrance(host: str, other: str) -> None:
     assert not is_for_host(certificate, "127.0.0.2")
     assert not is_for_host(certificate, "other.example")
     assert is_for_node(certificate, node)
+
+
+def test_names_of_large_certificates_are_not_kept() -> None:
+    """Any peer presents a certificate, and many names take much memory."""
+    for count, is_kept in ((3, True), (300, False)):
+        nodes = [f"{port}@node.example" for port in range(count)]
+        certificate = Authority().issue(*map(node_uri, nodes)).certificate
+        assert list(nodes_of(certificate)) == nodes
+        assert (nodes_of(certificate) is nodes_of(certificate)) == is_kept
 
 
 def test_where_it_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import glob
 import hashlib
 import ipaddress
 import re
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
 from urllib.parse import quote, unquote
 
 from cryptography import x509
@@ -31,7 +31,34 @@ _SCHEME = "quicdist:"
 CACHED = 64
 """Number of certificates of which results are kept. A certificate is used several times in a
 handshake, and most peers come back with the same one."""
+CACHED_SIZE = 4096
+"""Maximum size in bytes of such a certificate. Parsed names take 60 times as much memory, and a peer
+presents its certificate before it has proved the cookie."""
 _FINGERPRINT = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
+_T = TypeVar("_T")
+
+
+class _TooLargeError(Exception):
+    """A certificate is too large to keep what it contains."""
+
+
+def _kept(function: Callable[[x509.Certificate], _T]) -> Callable[[x509.Certificate], _T]:
+    """Keeps the results for the last certificates that are not large."""
+
+    @functools.lru_cache(CACHED)
+    def small(certificate: x509.Certificate) -> _T:
+        if len(certificate.tbs_certificate_bytes) > CACHED_SIZE:
+            raise _TooLargeError  # `lru_cache` keeps no exceptions
+        return function(certificate)
+
+    @functools.wraps(function)
+    def result(certificate: x509.Certificate) -> _T:
+        try:
+            return small(certificate)
+        except _TooLargeError:
+            return function(certificate)
+
+    return result
 
 
 def general_name(host: str) -> x509.GeneralName:
@@ -72,7 +99,7 @@ def hosts_of(certificate: x509.Certificate) -> Sequence[str]:
     return [*addresses, *names.get_values_for_type(x509.DNSName)]
 
 
-@functools.lru_cache(CACHED)
+@_kept
 def nodes_of(certificate: x509.Certificate) -> Sequence[str]:
     """Returns the node names in a certificate."""
     names = _alternative_names(certificate)
@@ -123,7 +150,7 @@ def host_of(node: str) -> str:
     return node.rpartition("@")[2]
 
 
-@functools.lru_cache(CACHED)
+@_kept
 def fingerprint(certificate: x509.Certificate) -> str:
     """Returns `sha256:` and the SHA-256 hash of the public key (SubjectPublicKeyInfo) in hex.
 
@@ -176,7 +203,7 @@ def read_pattern(word: str) -> str:
     )
 
 
-@functools.lru_cache(CACHED)
+@_kept
 def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509 import load_der_x509_certificate
+from cryptography.x509 import Certificate, load_der_x509_certificate
 
 try:
     import quicdist_engine as library
@@ -52,7 +52,7 @@ from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Certificates, Identity
-from quicdist.carriers.trust.names import CACHED
+from quicdist.carriers.trust.names import CACHED, CACHED_SIZE
 from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
 
@@ -72,7 +72,11 @@ _FIRST_PROBE_TIMEOUT = 0.3
 _MAX_ACK_DELAY = 0.025
 
 
-_parsed = functools.lru_cache(CACHED)(load_der_x509_certificate)
+_kept = functools.lru_cache(CACHED)(load_der_x509_certificate)
+
+
+def _parsed(data: bytes) -> Certificate:
+    return (_kept if len(data) <= CACHED_SIZE else load_der_x509_certificate)(data)
 
 
 class _PeerVerifier:
