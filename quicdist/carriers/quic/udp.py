@@ -527,7 +527,7 @@ def _merged(batches: Sequence[Received]) -> list[Received]:
     parts: list[bytes] = []
     joined, whole, marked, is_open = None, 0, NOT_ECT, False
     for data, size, path, ecn in batches:
-        if is_open and size == len(data) <= whole and ecn == marked and path == joined:
+        if is_open and 0 < size == len(data) <= whole and ecn == marked and path == joined:
             parts.append(data)
         else:
             if joined is not None:

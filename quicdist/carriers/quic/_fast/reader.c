@@ -133,12 +133,14 @@ look_at(Reader *self, struct msghdr *head, Datagram *got)
             got->ecn = value & ECN;
         else if (!self->has_locals)
             continue;
-        else if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO)
-            append(&local, &((const struct in_pktinfo *)data)->ipi_spec_dst, 4);
-        else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO)
-            append(&local, &((const struct in6_pktinfo *)data)->ipi6_addr, 16);
-        if (local.size > 16)
-            local.size = 16;
+        else if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO) {
+            if (local.size == 0 && size >= sizeof(struct in_pktinfo))
+                append(&local, &((const struct in_pktinfo *)data)->ipi_spec_dst, 4);
+        }
+        else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO) {
+            if (local.size == 0 && size >= sizeof(struct in6_pktinfo))
+                append(&local, &((const struct in6_pktinfo *)data)->ipi6_addr, 16);
+        }
     }
     const struct sockaddr_storage *from = head->msg_name;
     Key *key = &got->key;
