@@ -32,8 +32,8 @@ CACHED = 64
 """Number of certificates of which results are kept. A certificate is used several times in a
 handshake, and most peers come back with the same one."""
 CACHED_SIZE = 4096
-"""Maximum size in bytes of such a certificate. Parsed names take 60 times as much memory, and a peer
-presents its certificate before it has proved the cookie."""
+"""Maximum size in bytes of such a certificate. Parsed names take 60 times as much memory, and a
+peer presents its certificate before it has proved the cookie."""
 _FINGERPRINT = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _T = TypeVar("_T")
 
