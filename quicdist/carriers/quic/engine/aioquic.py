@@ -462,15 +462,15 @@ class AioquicConnection:
         """Returns the datagrams to send. `progress` does what can wait until these have left."""
         self._now = now
         quic, space = self._quic, self._quic._loss.spaces[-1]
-        quic.take_late_ack()
-        if self._is_unfinished:
-            self._finish()
-        if space.ack_at is not None:
-            quic.hasten_ack(space, now)
-        if now >= quic.ask_at and self._congestion.bytes_in_flight:
-            quic.consider(now)  # a message on an idle path does not wait for this
-        self._pacer.left = most = self._pacer.burst
         try:
+            quic.take_late_ack()
+            if self._is_unfinished:
+                self._finish()
+            if space.ack_at is not None:
+                quic.hasten_ack(space, now)
+            if now >= quic.ask_at and self._congestion.bytes_in_flight:
+                quic.consider(now)  # a message on an idle path does not wait for this
+            self._pacer.left = most = self._pacer.burst
             datagrams = quic.datagrams_to_send(now)
             path = quic._network_paths[0].addr
             may_probe = self._mtu is None or path is not self._mtu_path or self._mtu.is_due(now)
