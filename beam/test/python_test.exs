@@ -133,8 +133,8 @@ defmodule Quicdist.PythonTest do
 
   test "running calls end before the node stops" do
     node = Quicdist.Python.node_name(start_supervised!(python(id: :draining)))
-    call = Task.async(fn -> :erpc.call(node, :served, :slow, [1.0]) end)
-    until(fn -> node in Node.list(:hidden) end)
+    call = Task.async(fn -> :erpc.call(node, :served, :slow, [3.0]) end)
+    until(fn -> :erpc.call(node, :served, :running, []) == 1 end)
     stop_supervised!(:draining)
     assert Task.await(call) == "done"
   end
@@ -214,7 +214,7 @@ defmodule Quicdist.PythonTest do
     ids =
       1..2
       |> Enum.map(fn _ ->
-        Task.async(fn -> Quicdist.Pool.call(:workers, :served, :slow, [0.3]) end)
+        Task.async(fn -> Quicdist.Pool.call(:workers, :served, :slow, [2.0]) end)
       end)
       |> Task.await_many()
 

@@ -32,10 +32,24 @@ def fail(text: bytes) -> None:
         threading.Timer(0.1, print, ["printed"], {"flush": True}).start()
 
 
+_running = 0
+
+
 @export
 async def slow(seconds: float) -> str:
-    await asyncio.sleep(seconds)
+    global _running
+    _running += 1
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        _running -= 1
     return "done"
+
+
+@export
+def running() -> int:
+    """Returns the number of running calls of `slow`."""
+    return _running
 
 
 _closed = 0
