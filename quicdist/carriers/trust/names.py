@@ -7,13 +7,12 @@ only for the nodes that they name.
 
 from __future__ import annotations
 
-import functools
 import glob
 import hashlib
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import TypeAlias
 from urllib.parse import quote, unquote
 
 from cryptography import x509
@@ -22,43 +21,18 @@ from service_identity import VerificationError
 from service_identity.exceptions import CertificateError as _NoNames
 from service_identity.hazmat import DNS_ID, DNSPattern, verify_service_identity
 
+from quicdist.carriers.trust.certificate_cache import kept
 from quicdist.carriers.trust.errors import CertificateError
 
 Certificates: TypeAlias = Sequence[x509.Certificate]
 """The certificates that a peer presented, its own first; empty if it presented none."""
 
 _SCHEME = "quicdist:"
-CACHED = 64
-"""Number of certificates of which results are kept. A certificate is used several times in a
-handshake, and most peers come back with the same one."""
-CACHED_SIZE = 4096
-"""Maximum size in bytes of such a certificate. Parsed names take 60 times as much memory, and a
-peer presents its certificate before it has proved the cookie."""
 _FINGERPRINT = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
-_T = TypeVar("_T")
 
 
-class _TooLargeError(Exception):
-    """A certificate is too large to keep what it contains."""
-
-
-def _kept(function: Callable[[x509.Certificate], _T]) -> Callable[[x509.Certificate], _T]:
-    """Keeps the results for the last certificates that are not large."""
-
-    @functools.lru_cache(CACHED)
-    def small(certificate: x509.Certificate) -> _T:
-        if len(certificate.tbs_certificate_bytes) > CACHED_SIZE:
-            raise _TooLargeError  # `lru_cache` keeps no exceptions
-        return function(certificate)
-
-    @functools.wraps(function)
-    def result(certificate: x509.Certificate) -> _T:
-        try:
-            return small(certificate)
-        except _TooLargeError:
-            return function(certificate)
-
-    return result
+def _size(certificate: x509.Certificate) -> int:
+    return len(certificate.tbs_certificate_bytes)
 
 
 def general_name(host: str) -> x509.GeneralName:
@@ -99,7 +73,7 @@ def hosts_of(certificate: x509.Certificate) -> Sequence[str]:
     return [*addresses, *names.get_values_for_type(x509.DNSName)]
 
 
-@_kept
+@kept(_size)
 def nodes_of(certificate: x509.Certificate) -> Sequence[str]:
     """Returns the node names in a certificate."""
     names = _alternative_names(certificate)
@@ -150,7 +124,7 @@ def host_of(node: str) -> str:
     return node.rpartition("@")[2]
 
 
-@_kept
+@kept(_size)
 def fingerprint(certificate: x509.Certificate) -> str:
     """Returns `sha256:` and the SHA-256 hash of the public key (SubjectPublicKeyInfo) in hex.
 
@@ -203,7 +177,7 @@ def read_pattern(word: str) -> str:
     )
 
 
-@_kept
+@kept(_size)
 def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

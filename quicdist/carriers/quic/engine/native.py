@@ -10,7 +10,6 @@ Packets, TLS, loss recovery and congestion control are compiled code. Difference
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -52,7 +51,7 @@ from quicdist.carriers.quic.tls_choices import CIPHER_SUITES, KEY_EXCHANGES
 from quicdist.carriers.quic.tracing import KeyLog, QlogDirectory
 from quicdist.carriers.reject_reason import RejectReason
 from quicdist.carriers.trust import Certificates, Identity
-from quicdist.carriers.trust.names import CACHED, CACHED_SIZE
+from quicdist.carriers.trust.certificate_cache import kept
 from quicdist.protocol.dialects import LARGEST_WINDOW
 from quicdist.protocol.dialects.base import Buffer
 
@@ -72,11 +71,9 @@ _FIRST_PROBE_TIMEOUT = 0.3
 _MAX_ACK_DELAY = 0.025
 
 
-_kept = functools.lru_cache(CACHED)(load_der_x509_certificate)
-
-
+@kept(bytes.__len__)
 def _parsed(data: bytes) -> Certificate:
-    return (_kept if len(data) <= CACHED_SIZE else load_der_x509_certificate)(data)
+    return load_der_x509_certificate(data)
 
 
 class _PeerVerifier:
