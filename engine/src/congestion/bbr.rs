@@ -303,10 +303,7 @@ impl Bbr {
         let mut rate = sample.rate;
         let has_average = self.round_starts.len() == AVERAGED_ROUNDS && !self.is_short();
         if self.bounds.is_full && has_average && !self.is_shared() {
-            let (at, delivered) = self.round_starts[0];
-            if now > at {
-                rate = rate.min((self.delivery.delivered - delivered) / (now - at));
-            }
+            rate = rate.min(self.average(now));
         }
         let counts = !sample.is_app_limited || rate >= self.bandwidths.value;
         if rate != 0.0 && counts {
@@ -440,8 +437,21 @@ impl Bbr {
     }
 
     fn has_queue(&self) -> bool {
-        let least = self.queues.iter().copied().fold(f64::INFINITY, f64::min);
-        least > self.tolerated(QUEUE_TOLERATED)
+        self.least_queue() > self.tolerated(QUEUE_TOLERATED)
+    }
+
+    fn least_queue(&self) -> f64 {
+        self.queues.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Infinity if it is unknown.
+    fn average(&self, now: f64) -> f64 {
+        match self.round_starts.front() {
+            Some(&(at, delivered)) if now > at => {
+                (self.delivery.delivered - delivered) / (now - at)
+            }
+            _ => f64::INFINITY,
+        }
     }
 
     fn is_short(&self) -> bool {
@@ -516,19 +526,14 @@ impl Bbr {
     }
 
     fn follow_average(&mut self, now: f64) {
-        if self.state != State::Cruise || self.is_contested() || self.is_shared() {
+        let is_alone = !self.is_contested() && !self.is_shared();
+        if self.state != State::Cruise || !is_alone || self.is_short() {
             return;
         }
-        let Some(&(at, delivered)) = self.round_starts.front() else {
-            return;
-        };
-        let least = self.queues.iter().copied().fold(f64::INFINITY, f64::min);
-        let stands = least > STANDING_QUEUE * self.min_rtt.value + QUEUE_NOISE;
-        if stands && !self.is_short() && now > at {
-            let average = (self.delivery.delivered - delivered) / (now - at);
-            if average < self.bandwidths.value {
-                self.bandwidths.replace(average);
-            }
+        let stands = self.least_queue() > STANDING_QUEUE * self.min_rtt.value + QUEUE_NOISE;
+        let average = self.average(now);
+        if stands && average < self.bandwidths.value {
+            self.bandwidths.replace(average);
         }
     }
 

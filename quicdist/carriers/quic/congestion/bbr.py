@@ -433,11 +433,16 @@ class Bbr:
         rate = sample.rate
         has_average = len(starts) == _AVERAGED_ROUNDS and not self._is_short
         if self._bounds.is_full and has_average and not self._is_shared:
-            at, delivered = starts[0]
-            if now > at:
-                rate = min(rate, (self._delivery.delivered - delivered) / (now - at))
+            rate = min(rate, self._average(now))
         if rate and (not sample.is_app_limited or rate >= self._bandwidths.value):
             self._bandwidths.update(rate)
+
+    def _average(self, now: float) -> float:
+        """Returns the delivery rate of the last rounds; infinity if it is unknown."""
+        if not self._round_starts:
+            return math.inf
+        at, delivered = self._round_starts[0]
+        return (self._delivery.delivered - delivered) / (now - at) if now > at else math.inf
 
     def _take_aggregation(self, ack: Ack) -> None:
         """Measures the bytes acknowledged in one burst beyond the expected ones (5.5.9)."""
@@ -595,15 +600,12 @@ class Bbr:
 
     def _follow_average(self, now: float) -> None:
         """Adopts the average rate of the last rounds as the bandwidth if a queue stands."""
-        starts = self._round_starts
-        if self.state is not _CRUISE or self._is_contested or self._is_shared or not starts:
+        if self.state is not _CRUISE or self._is_contested or self._is_shared or self._is_short:
             return
-        at, delivered = starts[0]
         stands = min(self._queues) > _STANDING_QUEUE * self._min_rtt.value + _QUEUE_NOISE
-        if stands and not self._is_short and now > at:
-            average = (self._delivery.delivered - delivered) / (now - at)
-            if average < self._bandwidths.value:
-                self._bandwidths.replace(average)
+        average = self._average(now)
+        if stands and average < self._bandwidths.value:
+            self._bandwidths.replace(average)
 
     def _contest(self) -> None:
         """Disables yielding for some rounds, because it had no effect."""
