@@ -46,6 +46,7 @@ class Load:
         `round_trip` is that of the idle path.
         """
         self._began = now
+        self._least = shortest_steady(round_trip)
         self.start_up = _START_UP_TRIPS * round_trip
         """The seconds in which congestion control finds the rate of the path, at most."""
         self._ends = now + seconds
@@ -126,7 +127,7 @@ class Load:
     def _steady_from(self) -> int:
         """Returns the index of the first sample after start-up."""
         skipped = _START_UP_SHARE * self.elapsed
-        if self.elapsed >= _LEAST_STEADY * self.start_up:
+        if self.elapsed >= self._least:
             skipped = max(skipped, self.start_up)
         begin = self._began + skipped
         return next(index for index, (at, _) in enumerate(self._samples) if at >= begin)
