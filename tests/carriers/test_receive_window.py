@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,13 +20,11 @@ def report(
     unconsumed: int,
     now: float,
     round_trip: float | None,
-    *,
-    least: float = math.inf,
-    unread: int = 0,
+    **options: Any,
 ) -> None:
     """Reports as a connection does: when a measurement is due."""
     if window.is_due(now):
-        window.received(total, unconsumed, now, round_trip, least=least, unread=unread)
+        window.received(total, unconsumed, now, round_trip, **options)
 
 
 def fed(

@@ -199,6 +199,13 @@ class Network:
         for end in self.ends:
             self._settle(end)
 
+    def lose(self, end: End, stream: int, data: bytes) -> None:
+        """Writes data of which every datagram is dropped."""
+        self.is_cut = True
+        end.write(stream, data)
+        self.settle()
+        self.is_cut = False
+
     def _next(self) -> float:
         timers = [end.connection.progress().timer for end in self.ends]
         return min([at for at in timers if at is not None] + [each[0] for each in self._flying[:1]])

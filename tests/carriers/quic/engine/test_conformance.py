@@ -444,11 +444,7 @@ def test_a_lost_datagram_holds_up_no_other_stream(dialer: str, listener: str) ->
     network = opened(dialer, listener)
     network.wait(1.0)
     here, there = network.dialer, network.listener
-    here.connection.send_whole(False)
-    network.is_cut = True
-    here.write(4, bytes(100))
-    network.settle()
-    network.is_cut = False
+    network.lose(here, 4, bytes(100))
     here.write(8, bytes(100))
     network.run(lambda: len(there.data[8]) == 100)
     assert not there.data[4]
@@ -465,10 +461,7 @@ def test_a_lost_answer_beside_incoming_bulk_is_repeated_before_the_probe_timeout
     there.connection.grant(64 * MIB)
     here.write(4, bytes(32 * MIB))
     network.run(lambda: len(there.data[4]) > MIB)
-    network.is_cut = True
-    there.write(5, bytes(50))
-    network.settle()
-    network.is_cut = False
+    network.lose(there, 5, bytes(50))
     start = network.now
     network.run(lambda: len(here.data[5]) == 50)
     assert network.now - start < 2 * ROUND_TRIP
@@ -498,7 +491,6 @@ def test_small_data_does_not_wait_for_the_bulk_of_another_stream(
 ) -> None:
     network = opened(dialer, listener)
     here, there = network.dialer, network.listener
-    here.connection.send_whole(False)
     here.write(4, bytes(4 * MIB))
     network.run(lambda: there.data[4])
     for stream in range(8, 40, 4):
