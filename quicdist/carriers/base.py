@@ -171,6 +171,13 @@ class Connection(Protocol):
     def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
         """Queues frames of messages that begin with their u32 length, like `send_frame` each."""
 
+    def send_at_once(self, frame: bytes, stream: int = 0) -> bool:
+        """Sends a frame that begins with its length, without waiting for others.
+
+        Returns False, and does nothing, if it should wait for those of this event loop iteration:
+        shortly after others.
+        """
+
     def consumed(self, count: int) -> None:
         """Reports `count` consumed bytes, in addition to those that `packets_received` returned.
 

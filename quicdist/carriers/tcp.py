@@ -151,6 +151,10 @@ class TcpConnection(asyncio.BufferedProtocol):
         """Queues frames that begin with their length."""
         self._perform((self._dialect.framed_bytes(frames),))
 
+    def send_at_once(self, frame: bytes, stream: int = 0) -> bool:
+        """Does nothing: all frames wait for the end of the event loop iteration."""
+        return False
+
     def consumed(self, count: int) -> None:
         """Reports `count` consumed bytes of packet data.
 

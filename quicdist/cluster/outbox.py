@@ -50,6 +50,9 @@ class FrameSink(Protocol):
     def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
         """Passes frames that begin with their length to the carrier."""
 
+    def send_at_once(self, frame: bytes, stream: int = 0) -> bool:
+        """See `carriers.base.Connection`."""
+
 
 class Fragmenter(Protocol):
     """The part of a channel that an outbox needs."""
@@ -197,9 +200,13 @@ class Outbox:
         if self._failure is not None:
             return
         self.messages_accepted += 1
+        is_first = not self._is_feed_planned and not self._turns
+        if is_first and self._sink.send_at_once(frame, head.stream):
+            self.frames_sent += 1
+            return
         is_writable = self._sink.is_writable
         if not is_writable and sender not in self._lanes and self._may_pass(len(frame)):
-            self._sink.send_framed((frame,), self.stream_of(sender))
+            self._sink.send_framed((frame,), head.stream)
             self.frames_sent += 1
             return
         if not self._is_feed_planned:
@@ -207,16 +214,16 @@ class Outbox:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self._feed_as_planned)
-            if not self._turns and is_writable:
+            if is_first and is_writable:
                 # The carrier plans its work now, so that the planned feed precedes it.
-                self._sink.send_framed((frame,), self.stream_of(sender))
+                self._sink.send_framed((frame,), head.stream)
                 self.frames_sent += 1
                 return
         last = self._last
         if last is not None and last[0] is sender and last[1].count:
             lane = last[1]
         else:
-            lane = self._lane(sender, self.stream_of(sender))
+            lane = self._lane(sender, head.stream)
             self._last = sender, lane
         run = lane.run
         if run is None or run.prefixes is not head.prefixes or run.size >= _RUN:

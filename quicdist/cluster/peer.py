@@ -705,10 +705,10 @@ class Peer:
             return
         if tick.probes:
             self._owner.probe(self)
+        connection.ping()  # before the tick, which may leave at once
         if tick.sends_tick:
             connection.send_frame(())
         self._liveness.sent(outbox.frames_sent)
-        connection.ping()
 
     # -- closing --
 

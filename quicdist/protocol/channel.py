@@ -128,8 +128,10 @@ class Head:
     refs: dict[Atom, int] | None
     """Its atoms if the channel uses an atom cache, otherwise None."""
     atoms: tuple[Atom, ...]
+    stream: int
+    """The stream that its messages use."""
     cache: OutgoingAtomCache
-    """The atom cache of the stream that its messages use."""
+    """The atom cache of that stream."""
     prefixes: dict[tuple[Atom, ...], bytes] = dataclasses.field(default_factory=dict)
     """What precedes the payload in a frame, by the atoms of the message. A change of `cache`
     replaces this object."""
@@ -375,7 +377,7 @@ class Channel:
     def _head(self, values: tuple[Term, ...], stream: int = 0) -> Head:
         refs: dict[Atom, int] | None = {} if self._atom_cache else None
         encoded = b"".join(self._parts(values, refs))
-        return Head(self.mark, encoded, refs, tuple(refs or ()), self._cache_of(stream))
+        return Head(self.mark, encoded, refs, tuple(refs or ()), stream, self._cache_of(stream))
 
     def framed(self, head: Head, payload: Term) -> bytes | OutgoingMessage:
         """Encodes one message with a head of this channel.

@@ -557,6 +557,46 @@ async def test_small_messages_share_datagrams() -> None:
         assert proxy.passed - before < 60  # 20 kB in datagrams of 1200 bytes, and ACKs
 
 
+async def test_a_frame_after_a_pause_leaves_at_once_and_later_ones_together() -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        connection = here.connection
+        await asyncio.sleep(0.05)
+        before = connection.statistics().datagrams_sent
+        assert connection.send_at_once(b"\x00\x00\x00\x051st..")
+        assert connection.statistics().datagrams_sent == before + 1
+        assert not connection.send_at_once(b"\x00\x00\x00\x05never")
+        connection.send_frame((b"2nd..",))
+        connection.send_frame((b"3rd..",))
+        assert connection.statistics().datagrams_sent == before + 1
+        await there.until(lambda: len(there.frames) == 3)
+        assert there.frames == [b"1st..", b"2nd..", b"3rd.."]
+        assert connection.statistics().datagrams_sent <= before + 3
+        assert await connection.flush(PATIENCE)
+
+
+async def test_an_engine_that_fails_at_a_frame_costs_its_connection_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with node() as a, node() as b:
+        here, _ = await a.connect(b)
+        other, _ = await a.connect(b)
+        await asyncio.sleep(0.05)
+
+        def fail(*_: object) -> None:
+            monkeypatch.undo()
+            raise ZeroDivisionError
+
+        connection = here.connection
+        assert isinstance(connection, QuicConnection)
+        monkeypatch.setattr(connection._engine, "transmit", fail)
+        connection.send_frame((b"x",))
+        await here.until(lambda: here.lost)
+        assert here.lost[0].cause is Cause.INTERNAL
+        await other.send(b"y")
+        await b.accepted[1].until(lambda: b.accepted[1].frames == [b"y"])
+
+
 async def test_statistics() -> None:
     async with node() as a, node() as b:
         here, there = await a.connect(b)

@@ -59,6 +59,9 @@ class Remembering:
         for frame in frames:
             self.send_frame((frame[4:],), stream)
 
+    def send_at_once(self, frame: bytes, stream: int = 0) -> bool:
+        return False
+
     def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
         self.told.append(FramePacket(b"".join(bytes(part) for part in parts)))
 

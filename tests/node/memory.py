@@ -80,6 +80,9 @@ class MemoryConnection:
         for frame in frames:
             self.send_frame((frame[4:],), stream)
 
+    def send_at_once(self, frame: bytes, stream: int = 0) -> bool:
+        return False
+
     def consumed(self, count: int) -> None:
         self._unconsumed -= count
         assert self._unconsumed >= 0

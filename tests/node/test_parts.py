@@ -35,6 +35,7 @@ from quicdist.etf import Atom, ImproperList, Reference, encode
 from quicdist.kernel.exports import Exports
 from quicdist.protocol.channel import Head, OutgoingMessage
 from quicdist.protocol.dialects.base import Buffer
+from quicdist.protocol.header import OutgoingAtomCache
 from quicdist.runtime.calls import alias_of
 from quicdist.runtime.exit_reasons import error_reason, exit_reason, stack_of
 from quicdist.runtime.identifiers import Identifiers, new_creation
@@ -242,6 +243,7 @@ class Pipe:
     def __init__(self, room: int) -> None:
         self.room = room
         self.frames: list[bytes] = []
+        self.is_quiet = False
 
     @property
     def is_writable(self) -> bool:
@@ -255,6 +257,13 @@ class Pipe:
     def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
         for frame in frames:
             self.send_frame((frame[4:],), stream)
+
+    def send_at_once(self, frame: bytes, stream: int = 0) -> bool:
+        if not self.is_quiet:
+            return False
+        self.is_quiet = False
+        self.send_frame((frame[4:],), stream)
+        return True
 
 
 def message(data: bytes) -> OutgoingMessage:
@@ -304,6 +313,22 @@ def test_small_messages_do_not_wait_for_the_bulk_of_others() -> None:
     box.put("small", message(b"largeLARGE"))
     box.put("small", message(b"3333"))
     assert pipe.frames == [b"1111", b"2222"]  # the order of a sender holds
+
+
+async def test_the_first_frame_after_a_pause_waits_for_nothing() -> None:
+    pipe = Pipe(1000)
+    box = outbox(pipe)
+    head = Head(object(), b"", None, (), 0, OutgoingAtomCache())
+    sent = [b"%d" % number for number in range(6)]
+    for some in (sent[:1], sent[1:]):
+        pipe.is_quiet = True
+        for each in some:
+            box.put_frame("a", head, bytes(4) + each)
+        assert pipe.frames[-1:] == some[:2][-1:]  # the others of this iteration leave together
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert pipe.frames == sent
+    assert (box.frames_sent, box.queued, box.is_empty) == (6, 0, True)
 
 
 def test_what_passes_a_full_carrier_is_bounded_until_it_is_writable_again() -> None:

@@ -71,11 +71,8 @@ class BusyWait:
         self._left = 0
         """Number of turns that are left; of no meaning for a fixed time."""
         self._turn: asyncio.Handle | None = None
-
-    @property
-    def is_awake(self) -> bool:
+        self.is_awake = False
         """Whether a busy wait is in progress."""
-        return self._turn is not None
 
     def received(self, now: float) -> None:
         """Reports that datagrams were received, and restarts the period of busy waiting."""
@@ -94,6 +91,7 @@ class BusyWait:
         self._until = now + seconds
         self._left = _TURNS
         if self._turn is None:
+            self.is_awake = True
             self._turn = self._loop.call_soon(self._go_on)
 
     def stop(self) -> None:
@@ -101,6 +99,7 @@ class BusyWait:
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
+            self.is_awake = False
 
     def _go_on(self) -> None:
         before = self._loop.time()
@@ -114,3 +113,4 @@ class BusyWait:
             if is_over:
                 self._adaptive.in_vain(is_taken=is_taken)
         self._turn = None if is_over else self._loop.call_soon(self._go_on)
+        self.is_awake = not is_over

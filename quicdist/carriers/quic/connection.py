@@ -72,6 +72,9 @@ _log.addFilter(LogRateLimit("not_believed", "distrusted"))
 _UNANSWERED = 2
 """Number of expired timers before the first acknowledgement after which datagrams are sent without
 ECT(0), in case the path drops such datagrams."""
+_QUIET = 0.001
+"""Seconds after a transmission from which a frame leaves at once. Until then, those of one event
+loop iteration leave together: a datagram for each would cost more than a turn of the loop."""
 _SMALL = 2048
 """Number of received bytes that are not worth a measurement of the receive window."""
 _RESTARTED = "the peer has restarted and no longer knows this connection"
@@ -109,6 +112,12 @@ class Host(Protocol):
 
     def touch(self, connection: QuicConnection) -> None:
         """Schedules a transmission for a connection that has data to send."""
+
+    def sender_to(self, address: SocketAddress) -> CompiledSocket | None:
+        """Returns what an engine may send through to this address, if it does."""
+
+    def failed(self, connection: QuicConnection) -> None:
+        """Closes a connection after an internal error, which is being handled."""
 
     def send(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams in order. Raises OSError if one of them cannot be sent."""
@@ -240,7 +249,9 @@ class QuicConnection:
         window may be due."""
 
         self._in_handshake = True
-        self._pending: dict[int, list[Buffer]] = {}  # passed to the engine in `transmit`
+        self._pending: dict[int, list[Buffer]] = {}  # passed to the engine in `_depart`
+        self._quiet_from = 0.0
+        """Event loop time from which a frame leaves at once."""
         self._gaps = Gaps()
         self._bytes_queued = 0
         self._bytes_acknowledged = 0
@@ -410,11 +421,19 @@ class QuicConnection:
     def send_frame(self, parts: Sequence[Buffer], stream: int = 0) -> None:
         """Queues a frame on a stream of quicdist.protocol.streams. An empty frame is a tick.
 
-        The frames of one event loop iteration are sent together.
+        The frames of one event loop iteration are sent together, except one after a pause.
         """
         if self._dialect is None or self._closed:
             return
         self._queue(self._dialect.frame_bytes(parts, stream))
+
+    def send_at_once(self, frame: bytes, stream: int = 0) -> bool:
+        """Sends a frame that begins with its length, if nothing was sent shortly before."""
+        if self._pending or not self._writable or self._loop.time() < self._quiet_from:
+            return False
+        if self._dialect is not None and not self._closed:
+            self._queue(self._dialect.framed_bytes((frame,), stream))
+        return True
 
     def send_framed(self, frames: Sequence[bytes], stream: int = 0) -> None:
         """Queues frames that begin with their length."""
@@ -422,9 +441,17 @@ class QuicConnection:
             self._queue(self._dialect.framed_bytes(frames, stream))
 
     def _queue(self, write: Write) -> None:
-        self._bytes_queued += write.size
+        parts = write.parts
+        self._bytes_queued += len(parts[0]) if len(parts) == 1 else write.size
         if self._gaps.is_waiting:
             self._gaps.hold(write)
+        elif not self._pending and (now := self._loop.time()) >= self._quiet_from:
+            self._pending[write.stream] = list(write.parts)
+            try:
+                self._depart(now)
+            except Exception:
+                self._host.failed(self)
+            self._host.touch(self)  # for the rest of the work
         else:
             self._write(write)
         if self._bytes_queued >= self._full_at:
@@ -565,7 +592,7 @@ class QuicConnection:
         has_ended = self._engine.drain(self)
         if self.up is not None:
             self._look_open()
-        self._deliver()
+        self._hand_over()
         if self._closed:
             return
         over = self._engine.closed if has_ended else None
@@ -575,19 +602,30 @@ class QuicConnection:
         elif self._ending is not None:
             self._end(self._ending, say=self._ending.text)
 
-    def transmit(self, now: float, socket: CompiledSocket | None = None) -> None:
-        """Passes queued bytes to the engine and the resulting datagrams to the socket.
-
-        The engine may send through `socket` itself.
-        """
+    def transmit(self, now: float) -> None:
+        """Sends what there is to send, and does what could wait for that."""
         if self._closed:
             return
+        has_data = bool(self._pending)
+        if not has_data:
+            self._grant()
+        self._depart(now)
+        if self._closed:
+            return
+        if has_data:
+            self._grant()
+        self._look_at_progress(self._engine.progress(), now)
+
+    def _depart(self, now: float) -> None:
+        """Passes queued bytes to the engine and the resulting datagrams to the socket."""
+        self._quiet_from = now + _QUIET
         try:
             if self._pending:
                 pending, self._pending = self._pending, {}
                 for stream, parts in pending.items():
                     self._engine.write(stream, parts)
-            batches = self._engine.transmit(now, socket)
+            # The address may be that before the last migration, which changes only marks.
+            batches = self._engine.transmit(now, self._host.sender_to(self._path[0]))
         except EngineError as error:
             self._end(CloseReason(CloseKind.ERROR, str(error), Cause.CARRIER))
             return
@@ -600,7 +638,6 @@ class QuicConnection:
                 self._end(CloseReason(CloseKind.ERROR, text, causes.of_error(error)))
                 return
             # On an established connection, this is the same as a lost datagram.
-        self._look_at_progress(self._engine.progress(), now)
 
     def _look_at_progress(self, progress: Progress, now: float) -> None:
         if progress.has_events:

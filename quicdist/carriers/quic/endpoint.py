@@ -31,6 +31,7 @@ from quicdist.carriers.quic.connection import AttemptFailed, QuicConnection
 from quicdist.carriers.quic.engine import (
     CONNECTION_ID_LENGTH,
     Batch,
+    CompiledSocket,
     EngineError,
     Opening,
     Path,
@@ -393,6 +394,10 @@ class Endpoint:
             self._tick_planned = True
             self._loop.call_soon(self._tick)
 
+    def sender_to(self, address: SocketAddress) -> CompiledSocket | None:
+        """Returns what an engine may send through to this address, if it does."""
+        return None if self._engine.socket_of is None else self._udp.sender_to(address)
+
     def send(self, batches: Sequence[Batch]) -> None:
         """Sends datagrams through the socket."""
         if not batches or self._udp.fileno() < 0:
@@ -548,7 +553,7 @@ class Endpoint:
             self._on_bounced()
         for connection in touched:
             self._settle(connection)
-        if self._strays and self._stray_turn is None:
+        if self._stray_turn is None and self._strays:
             self._handle_strays()
         if self._tick_planned and not self._busy_wait.is_awake:
             self._received_at = now
@@ -754,10 +759,10 @@ class Endpoint:
         try:
             connection.after_batch()
         except Exception:
-            self._failed(connection)
+            self.failed(connection)
         self.touch(connection)
 
-    def _failed(self, connection: QuicConnection) -> None:
+    def failed(self, connection: QuicConnection) -> None:
         """Closes only the connection on which an internal error occurred."""
         host, port = connection.peer_address
         extra = {"event": "internal_error", "address": f"{host}:{port}"}
@@ -772,13 +777,9 @@ class Endpoint:
         now = self._loop.time()
         for connection in touched:
             try:
-                if self._engine.socket_of is None:
-                    connection.transmit(now)
-                else:
-                    sender = self._udp.sender_to(connection.peer_socket_address)
-                    connection.transmit(now, sender)
+                connection.transmit(now)
             except Exception:
-                self._failed(connection)
+                self.failed(connection)
         if self._received_at is not None:
             self._busy_wait.received(self._received_at)
             self._received_at = None
