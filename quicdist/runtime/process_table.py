@@ -136,6 +136,8 @@ class ProcessTable:
         work."""
         self.before_drain: dict[object, Callable[[], None]] = {}
         """Functions that are called when a drain begins."""
+        self._last_run: tuple[Message, Process] | None = None
+        """The last signal with a pid for which `receiver_of_run` was asked, and its receiver."""
         self._is_idle: asyncio.Event | None = None
         self._signals: deque[tuple[Signal, Payload]] = deque()
         self._is_handling = False
@@ -165,6 +167,7 @@ class ProcessTable:
     def remove_process(self, process: Process) -> None:
         """Removes a process with its name and aliases."""
         self.processes.pop(process.pid, None)
+        self._last_run = None
         for node in process.tied_to:
             self._untie(process, node)
         process.tied_to.clear()
@@ -426,7 +429,15 @@ class ProcessTable:
         kind = type(to)
         if self.is_draining or kind is Reference or (kind is Pid and self.calls):
             return None
-        return self._receiver(to)
+        if kind is not Pid:
+            return self.names.get(to)  # type: ignore[arg-type]
+        last = self._last_run
+        if last is not None and last[0] is signal:  # hashing and comparing pids takes time
+            return last[1]
+        process = self.processes.get(to)  # type: ignore[arg-type]
+        if process is not None:
+            self._last_run = signal, process
+        return process
 
     def _receiver(self, to: Pid | Atom | Reference) -> Process | None:
         """Returns the receiver of a message or exit signal. Using an alias may deactivate it."""
