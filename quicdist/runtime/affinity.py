@@ -49,6 +49,10 @@ class LoopAffinity:
             return
         self._refuse()
 
+    def running(self) -> asyncio.AbstractEventLoop:
+        """Returns the running event loop, after `check`."""
+        return self._loop or get_running_loop()
+
     def _refuse(self) -> None:
         if self.is_of_parent:
             raise NotRunning(

@@ -387,7 +387,7 @@ class Mailbox(Process):
         return None
 
     async def _wait(self, match: Match | None, timeout: float | None) -> _Entry:
-        loop = asyncio.get_running_loop()
+        loop = self.system.affinity.running()
         deadline = None if timeout is None else loop.time() + timeout
         while deadline is None or loop.time() < deadline:
             if self.level.held and self.level.is_at_bound:
