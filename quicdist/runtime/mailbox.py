@@ -69,7 +69,7 @@ class Mailbox(Process):
         super().__init__(system, Backpressure(self, limits.low, limits.high, limits.hard))
         self.is_refusing_calls_in_drain = True
         self._check_affinity = system.affinity.check
-        self._entry = limits.least
+        self.run_overhead = limits.least
         """Bytes that a queued message counts in addition to its own size."""
         self._when_full = limits.when_full
         self._holds = limits.when_full is WhenFull.HOLD
@@ -425,7 +425,7 @@ class Mailbox(Process):
 
     def signalled(self, message: Term, source: Source) -> None:
         """Queues a message that a signal to this process makes, even if the mailbox is full."""
-        size = footprint(message) + self._entry
+        size = footprint(message) + self.run_overhead
         self._fresh.append((message, size))
         level = self.level
         level.size += size
@@ -438,11 +438,6 @@ class Mailbox(Process):
     def run_room(self) -> int:
         """Bytes up to the high watermark of a mailbox that pauses its senders."""
         return self.level.high - self.level.size if self._takes_runs else -1
-
-    @property
-    def run_overhead(self) -> int:
-        """Bytes that a queued message counts in addition to its own size."""
-        return self._entry
 
     def deliver_run(self, messages: Sequence[_Entry], size: int, source: Source) -> None:
         """Queues messages. The source is paused if the last one fills the mailbox."""

@@ -68,6 +68,8 @@ class Process:
         """Receives the output of this process and of those that it spawns. None discards it."""
         self.is_refusing_calls_in_drain = False
         """Whether gen calls from other nodes fail while the node drains."""
+        self.run_overhead = 0
+        """Bytes that a message of a run counts in addition to its own size."""
         self.trap_exit = False
         """True: exit signals arrive as ('EXIT', pid, reason) messages and do not end the process.
         """
@@ -97,11 +99,6 @@ class Process:
         Negative if messages must be delivered one by one.
         """
         return -1
-
-    @property
-    def run_overhead(self) -> int:
-        """Bytes that a message of a run counts in addition to its own size."""
-        return 0
 
     def deliver_run(self, messages: Sequence[tuple[Term, int]], size: int, source: Source) -> None:
         """Handles messages in order, each given with its size. `size` is their sum.

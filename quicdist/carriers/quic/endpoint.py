@@ -59,6 +59,9 @@ _log = logging.getLogger("quicdist.quic")
 _LONG_HEADER = 0x80
 """Bit of the first byte of a packet with a long header (RFC 9000, 17)."""
 
+_LONG = bytes((_LONG_HEADER,))
+"""No packet with a short header begins with this or more."""
+
 _ID_END = 1 + CONNECTION_ID_LENGTH
 """Where the connection ID of a short-header packet ends (RFC 9000, 17.3)."""
 
@@ -605,7 +608,9 @@ class Endpoint:
         touched: dict[QuicConnection, None],
     ) -> None:
         """Routes datagrams to the connection of the first one."""
-        connection = self._destination(data)
+        # Most datagrams have a short header, as in `_destination`.
+        is_short = data[:1] < _LONG
+        connection = self._routes.get(data[1:_ID_END]) if is_short else self._destination(data)
         if connection is None:
             self._queue_strays(data, size, path, ecn)
         else:
