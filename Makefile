@@ -24,7 +24,7 @@ help:
 	@echo "make soak     run nodes with random traffic, kills and address changes for SOAK_SECONDS"
 	@echo "make fuzz     fuzz every parser for FUZZ_SECONDS, see fuzz/README.md"
 	@echo "make fuzz-engine  fuzz the native QUIC engine for FUZZ_SECONDS (needs cargo-fuzz)"
-	@echo "make sanitize run the codec tests with a core built with AddressSanitizer and UBSan"
+	@echo "make sanitize run the tests of compiled modules built with AddressSanitizer and UBSan"
 	@echo "make dist     build and test the sdist and a wheel for each of PYTHONS"
 	@echo "make single-file  build the command as one file, for PYTHONS, and print its size and start time"
 	@echo "make docs     build the guides and the API reference as HTML in docs/_build/html"

@@ -24,7 +24,7 @@ DATAGRAMS = [
         extra_compile_args=["-O2", "-g0", "-fvisibility=hidden"],
         optional=True,
     )
-    for package, name in (("quic", "reader"), ("relay", "forward"))
+    for package, name in (("quic", "reader"), ("quic", "packets"), ("relay", "forward"))
     if sys.platform.startswith("linux")
 ]
 """UDP GSO and GRO exist on Linux only, and recvmmsg not everywhere."""

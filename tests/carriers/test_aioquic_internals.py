@@ -188,8 +188,8 @@ def adapted() -> tuple[adapter.AioquicConnection, adapter.AioquicConnection]:
 def carry(a: adapter.AioquicConnection, b: adapter.AioquicConnection, now: float) -> None:
     for _ in range(10):
         for sender, receiver in ((a, b), (b, a)):
-            for data, _, _ in sender.transmit(now):
-                receiver.receive(data, len(data), (ADDRESS, None), now)
+            for data, size, _ in sender.transmit(now):
+                receiver.receive(data, size, (ADDRESS, None), now)
         now += 0.01
 
 

@@ -16,7 +16,7 @@ import pytest
 from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.engine import Opening, aioquic_short, burst
+from quicdist.carriers.quic.engine import Batch, Opening, aioquic_short, burst
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths, is_tested
 from tests.carriers.owners import settings
@@ -56,6 +56,11 @@ class Side:
     def connection_id_retired(self, connection_id: bytes) -> None: ...
 
 
+def each_of(batches: Sequence[Batch]) -> list[bytes]:
+    """Returns the datagrams of batches."""
+    return [data[at : at + size] for data, size, _ in batches for at in range(0, len(data), size)]
+
+
 class Network:
     """The simulated network between two sides."""
 
@@ -78,7 +83,7 @@ class Network:
         # The first datagram creates the listener.
         live = [side for side in self.sides if side.connection._quic._network_paths]
         for place, side in enumerate(live):
-            for data, _, _ in side.connection.transmit(self.now):
+            for data in each_of(side.connection.transmit(self.now)):
                 if self._dice.random() < self.loss:
                     continue
                 late = 0.02 if self._dice.random() < self.loss else 0.0
@@ -131,11 +136,11 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     receive, send = ShortPaths._receive_short, ShortPaths._send_burst
 
     def counting_receive(
-        self: ShortPaths, datagrams: Sequence[bytes], addr: object, now: float, ecn: int
+        self: ShortPaths, data: bytes, size: int, at: int, addr: object, now: float, ecn: int
     ) -> int:
-        count = receive(self, datagrams, addr, now, ecn)
-        counted["in"] += count
-        return count
+        end = receive(self, data, size, at, addr, now, ecn)
+        counted["in"] += -((at - end) // size)
+        return end
 
     def counting_send(self: ShortPaths, burst: Any, now: float) -> Any:
         counted["out"] += len(burst.payloads)
@@ -245,16 +250,16 @@ def test_bulk_leaves_in_bursts_and_is_acknowledged_at_once(name: str) -> None:
         connection.transmit(now)
     client._quic._loss._cc.congestion_window = 1 << 20
     client._pacer.pacer.set_rate(0.0, now)
-    bursts = [client.transmit(now) for _ in range(3)]
+    bursts = [each_of(client.transmit(now)) for _ in range(3)]
     assert [len(each) for each in bursts] == [burst(1200)] * 3
     assert not server.transmit(now)
-    for data, _, _ in bursts[0]:
+    for data in bursts[0]:
         server.receive(data, len(data), (ADDRESS, None), now)
     in_flight = client._quic._loss.bytes_in_flight
     ((acknowledgement, _, _),) = server.transmit(now)
     client.receive(acknowledgement, len(acknowledgement), (ADDRESS, None), now)
     assert client._quic._loss.bytes_in_flight < in_flight
-    server.receive(bursts[1][0][0], len(bursts[1][0][0]), (ADDRESS, None), now)
+    server.receive(bursts[1][0], len(bursts[1][0]), (ADDRESS, None), now)
     assert not server.transmit(now)
 
 
@@ -272,10 +277,10 @@ def test_a_peer_that_sends_more_than_it_may_is_stopped() -> None:
         stream.max_stream_data_remote = 1 << 40
     now = network.now
     for _ in range(100_000):
-        for data, _, _ in client.transmit(now):
-            server.receive(data, len(data), (ADDRESS, None), now)
-        for data, _, _ in server.transmit(now):
-            client.receive(data, len(data), (ADDRESS, None), now)
+        for data, size, _ in client.transmit(now):
+            server.receive(data, size, (ADDRESS, None), now)
+        for data, size, _ in server.transmit(now):
+            client.receive(data, size, (ADDRESS, None), now)
         if server.closed is not None:
             break
         now += 0.002

@@ -66,6 +66,7 @@ from quicdist.carriers.quic.engine import (
 from quicdist.carriers.quic.engine.aioquic_ack_frequency import FrequencyQuic
 from quicdist.carriers.quic.engine.aioquic_bounds import end_of_credit
 from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
+from quicdist.carriers.quic.engine.aioquic_packets import alone
 from quicdist.carriers.quic.engine.aioquic_qlog import Qlog, QlogTrace
 from quicdist.carriers.quic.engine.aioquic_recovery import Congestion, Recovery, name_of
 from quicdist.carriers.quic.engine.aioquic_short import ShortPaths, are_on
@@ -105,10 +106,14 @@ class _Quic(FrequencyQuic):
     asks_certificate = False
     """Whether a server requests a client certificate. The client may answer without one."""
 
-    def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float, ecn: int) -> None:
-        """Processes datagrams from one address."""
-        for data in datagrams:
-            self.receive_datagram(data, addr, now)
+    def receive_batch(self, data: bytes, size: int, addr: object, now: float, ecn: int) -> None:
+        """Processes datagrams of `size` bytes from one address. The last one may be shorter."""
+        for at in range(0, len(data), max(size, 1)):
+            self.receive_datagram(data[at : at + size], addr, now)
+
+    def batches_to_send(self, now: float) -> list[Batch]:
+        """Returns the datagrams to send now."""
+        return alone(self.datagrams_to_send(now))
 
     def wake_streams(self) -> None:
         """Reports that a stream may have other frames to send than those with data."""
@@ -311,12 +316,8 @@ class AioquicConnection:
         if self._is_unfinished:
             self._finish()
         self._now = now
-        if size < len(data):
-            datagrams = [data[at : at + size] for at in range(0, len(data), size)]
-        else:
-            datagrams = [data]
         try:
-            self._quic.receive_batch(datagrams, path, now, ecn)
+            self._quic.receive_batch(data, size, path, now, ecn)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         if self._trace is not None:
@@ -471,11 +472,11 @@ class AioquicConnection:
             if now >= quic.ask_at and self._congestion.bytes_in_flight:
                 quic.consider(now)  # a message on an idle path does not wait for this
             self._pacer.left = most = self._pacer.burst
-            datagrams = quic.datagrams_to_send(now)
+            batches = quic.batches_to_send(now)
             path = quic._network_paths[0].addr
             may_probe = self._mtu is None or path is not self._mtu_path or self._mtu.is_due(now)
             if may_probe and _CAN_PROBE and quic.carries_probes:
-                datagrams += self._probes(path, now)
+                batches += alone(self._probes(path, now))
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
         finally:
@@ -486,8 +487,8 @@ class AioquicConnection:
         if self._pacer.left <= 0:
             quic._pacing_at = None  # the end of a burst has stopped it, not the pacer
         self._is_unfinished = True
-        self.has_more = len(datagrams) >= most
-        return [(data, len(data), path) for data, path in datagrams]
+        self.has_more = sum([-(-len(data) // size) for data, size, _ in batches]) >= most
+        return batches
 
     def _finish(self) -> None:
         """Does what does not concern the datagrams of the last `transmit`."""

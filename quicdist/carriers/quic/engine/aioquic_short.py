@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
+from aioquic._crypto import AEAD
 from aioquic.quic import recovery  # older versions lack MAX_ACK_RANGES and do not use this module
 from aioquic.quic.connection import (
     NetworkAddress,
@@ -34,17 +35,32 @@ from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.ecn import CE, ECT0, ECT1, EcnCounts
+from quicdist.carriers.quic.engine import MAX_SEGMENTED, MAX_SEGMENTS, Batch
 from quicdist.carriers.quic.engine.aioquic_bounds import end_of_credit
 from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
 from quicdist.carriers.quic.engine.aioquic_packets import (
     NUMBER_AT,
     NUMBER_LENGTH,
+    STREAM,
+    STREAM_LENGTH,
+    STREAM_MASK,
+    STREAM_OFFSET,
     TAG_LENGTH,
     Handlers,
-    Opened,
+    OpenKeys,
     Piece,
-    opened,
+    Protected,
+    Room,
+    SealKeys,
+    alone,
+    frames,
+    open_keys,
+    protected,
+    read_var,
     seal,
+    seal_keys,
+    take,
+    var,
 )
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
@@ -59,24 +75,18 @@ TESTED = frozenset({"1.7.2"})
 """Versions of aioquic with which tests/carriers/test_short_paths.py passes."""
 
 _ACK, _ACK_ECN = b"\x02", b"\x03"
-_STREAM = 0x08
-"""STREAM frames have the types 0x08 to 0x0f (RFC 9000, 19.8), with the following bits."""
-_OFFSET, _LENGTH = 4, 2
-_STREAM_MASK = 0xF9
-"""Bits that distinguish a STREAM frame without the end of the stream."""
 _UNIDIRECTIONAL = 2
 """Bit of the ids of unidirectional streams (RFC 9000, 2.1)."""
 _MOST_GAPS = 32
 """Maximum gaps of an ACK frame or stream. More are checked against ConnectionBounds."""
 _ASK_EVERY = 8
 """One of this number of ACKs with several ranges elicits an acknowledgement."""
-_KIND = bytes((_STREAM | _OFFSET,))
-_KIND_WITH_LENGTH = bytes((_STREAM | _OFFSET | _LENGTH,))
+_KIND = bytes((STREAM | STREAM_OFFSET,))
+_KIND_WITH_LENGTH = bytes((STREAM | STREAM_OFFSET | STREAM_LENGTH,))
 _LENGTH_SIZE = 2
 """Size of the length field of a STREAM frame, as a variable-length integer up to 16383."""
 _MAX_HEAD = 1 + 8 + 8 + _LENGTH_SIZE
-_VAR_SIZES = (1, 2, 4, 8)
-_VAR_MASKS = (0x3F, 0x3FFF, 0x3FFF_FFFF, 0x3FFF_FFFF_FFFF_FFFF)
+_NO_DATA = (-1, 0, 0)
 _MAX_SHORT_VAR = 0x3F
 """Maximum variable-length integer of one byte (RFC 9000, 16)."""
 _IDLE_STEP = 0.001
@@ -135,6 +145,14 @@ class ShortPaths(MarkedQuic):
     """The stream of CRYPTO frames in 1-RTT packets, cached for the same reason."""
     _run: _Run | None = None
     """Stream data that is not delivered yet; None between two batches."""
+    _run_stream: QuicStream | None = None
+    """The stream of the last run."""
+    _opened_with: AEAD | None = None
+    _open_keys: OpenKeys
+    """The keys of received packets, and the cipher for which they were made."""
+    _sealed_with: AEAD | None = None
+    _seal_keys: SealKeys
+    """Those of sent packets."""
     _late_ack: _Ack | None = None
     """An acknowledgement that came with data, which is processed after the data was delivered."""
 
@@ -167,50 +185,56 @@ class ShortPaths(MarkedQuic):
 
     # -- receiving ------------------------------------------------------------------------------
 
-    def receive_batch(self, datagrams: Sequence[bytes], addr: object, now: float, ecn: int) -> None:
-        """Processes datagrams from one address, which have the same ECN codepoint."""
+    def receive_batch(self, data: bytes, size: int, addr: object, now: float, ecn: int) -> None:
+        """Processes datagrams from one address, which have the same ECN codepoint.
+
+        They have `size` bytes, the last one maybe fewer.
+        """
         self.take_late_ack()
-        done = 0
+        at = 0
         while True:
-            rest = datagrams[done:] if done else datagrams
-            done += self._receive_short(rest, addr, now, ecn)
-            if done == len(datagrams):
+            at = self._receive_short(data, size, at, addr, now, ecn)
+            if at >= len(data):
                 return
-            self.receive_marked(datagrams[done], addr, now, ecn)
-            done += 1
+            self.receive_marked(data[at : at + size], addr, now, ecn)
+            at += size
 
     def receive_datagram(self, data: bytes, addr: NetworkAddress, now: float) -> None:
         self.take_late_ack()
         self.wake_streams()
         super().receive_datagram(data, addr, now)
 
-    def _receive_short(self, datagrams: Sequence[bytes], addr: object, now: float, ecn: int) -> int:
-        """Processes datagrams up to the first one that aioquic must process. Returns their number.
+    def _receive_short(
+        self, data: bytes, size: int, at: int, addr: object, now: float, ecn: int
+    ) -> int:
+        """Processes datagrams from `at` on, up to the first one that aioquic must process.
 
-        There are no side effects of that one.
+        Returns its offset. There are no side effects of that one.
         """
         if (
-            not datagrams
+            at >= len(data)
             or not self.is_proved
             or not self._handshake_confirmed
             or self._state is not QuicConnectionState.CONNECTED
             or self._close_pending
             or self._quic_logger is not None
         ):
-            return 0
+            return at
         space = self._loss.spaces[-1]
         if space.largest_received_packet < 0:
-            return 0
+            return at
         path = self._network_paths[0]
         if path.addr != addr or not path.is_validated:
-            return 0
-        cid = datagrams[0][1:NUMBER_AT]
+            return at
+        cid = data[at + 1 : at + NUMBER_AT]
         if cid != self.host_cid and not self._is_another_id(cid):
-            return 0
-        packets, count = opened(self._keys(), cid, datagrams, space.expected_packet_number)
-        if packets:
-            self._take_packets(space, path, cid, packets, now, ecn)
-        return count
+            return at
+        crypto = self._keys().recv
+        if crypto.aead is not self._opened_with:
+            self._opened_with = crypto.aead
+            self._open_keys = open_keys(crypto)
+        packets = protected(self._open_keys, cid, data, size, at)
+        return self._take_packets(space, path, packets, now, ecn)
 
     def _keys(self) -> CryptoPair:
         """The 1-RTT keys, which are the same object after the handshake."""
@@ -227,41 +251,60 @@ class ShortPaths(MarkedQuic):
         self,
         space: QuicPacketSpace,
         path: QuicNetworkPath,
-        cid: bytes,
-        packets: Sequence[Opened],
+        packets: Protected,
         now: float,
         ecn: int,
-    ) -> None:
+    ) -> int:
         """Processes authentic packets, as `QuicConnection.receive_datagram` does.
 
-        Consecutive packet numbers are recorded together.
+        Consecutive packet numbers are recorded together. Returns the end of what was read.
         """
+        data, _, at, _, cid = packets
         largest = space.largest_received_packet
-        start = stop = packets[0][0]
-        is_ack_eliciting = False
-        newest = 0
-        count = len(packets)
-        for number, first, payload in packets:
+        expected = start = stop = max(space.expected_packet_number, largest + 1)
+        is_ack_eliciting = has_copies = False
+        newest = count = 0
+        while True:
+            at, taken, first, joined, other = take(
+                self._open_keys, packets, at, expected, *self._expected_data()
+            )
+            if taken:
+                if expected != stop:
+                    _record(space, start, stop)
+                    start = expected
+                self._extend_run(joined)
+                expected = stop = expected + taken
+                largest, newest = stop - 1, first
+                count += taken
+                is_ack_eliciting = True
+            if other is None:
+                break
+            number, first, payload = other
+            if number >= expected:
+                expected = number + 1
             if number != stop or number <= largest:
                 _record(space, start, stop)
                 if number in space.received_packets:
                     start = stop
-                    count -= 1
+                    has_copies = True
                     continue
                 start = number
+            stop = number + 1
+            count += 1
             if number > largest:
                 largest, newest = number, first
             kind = payload[:1]
             is_ack = kind == _ACK_ECN or kind == _ACK  # half the time of `in`
             begin = self._take_ack(payload, space, now) if is_ack else 0
-            at = self._take_stream_frames(payload, begin)
-            is_ack_eliciting |= at > begin
-            if at < len(payload) or not payload:
+            end = self._take_stream_frames(payload, begin)
+            is_ack_eliciting |= end > begin
+            if end < len(payload) or not payload:
                 self._deliver_run()
-                is_ack_eliciting |= self._take_others(payload[at:], path, cid, now)
+                is_ack_eliciting |= self._take_others(payload[end:], path, cid, now)
                 if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
-                    return
-            stop = number + 1
+                    return len(data)
+        if not count and not has_copies:
+            return at
         self._deliver_run()
         _record(space, start, stop)
         if ecn:
@@ -275,6 +318,37 @@ class ShortPaths(MarkedQuic):
             self._spin_bit = bool(newest & 0x20) is not self._is_client
         if is_ack_eliciting and space.ack_at is None:
             space.ack_at = now + self._ack_delay
+        return at
+
+    def _expected_data(self) -> tuple[int, int, int]:
+        """Returns the stream of the last data, the offset of the next and the end of its credit.
+
+        The stream is -1 if it can have no further data for the fast path.
+        """
+        stream = self._run_stream
+        if stream is None:
+            return _NO_DATA
+        receiver, run, used = stream.receiver, self._run, self._local_max_data
+        offset = receiver.highest_offset
+        if receiver._final_size is not None or receiver.is_finished:
+            return _NO_DATA
+        if run is None and not _may_begin_run(receiver, offset):
+            return _NO_DATA
+        assert stream.stream_id is not None
+        limit = min(stream.max_stream_data_local, offset + used.value - used.used)
+        return stream.stream_id, offset, limit
+
+    def _extend_run(self, data: bytes) -> None:
+        """Adds the next data of `_run_stream`."""
+        stream, run = self._run_stream, self._run
+        assert stream is not None
+        receiver = stream.receiver
+        if run is None:
+            run = self._run = _Run(stream, receiver.highest_offset)
+        run.parts.append(data)
+        stop = run.stop + len(data)
+        self._local_max_data.used += stop - receiver.highest_offset
+        run.stop = receiver.highest_offset = stop
 
     def _put_off_idle(self, now: float) -> None:
         if not 0 <= now - self._refreshed_at < _IDLE_STEP:
@@ -286,25 +360,25 @@ class ShortPaths(MarkedQuic):
         if not self._loss.peer_completed_address_validation:
             return 0
         try:
-            largest, at = _read_var(payload, 1)
-            delay, at = _read_var(payload, at)
-            gaps, at = _read_var(payload, at)
-            length, at = _read_var(payload, at)
+            largest, at = read_var(payload, 1)
+            delay, at = read_var(payload, at)
+            gaps, at = read_var(payload, at)
+            length, at = read_var(payload, at)
             first = largest - length
             if gaps > _MOST_GAPS:
                 return 0
             ranges = [(first, largest + 1)]
             for _ in range(gaps):
-                gap, at = _read_var(payload, at)
-                length, at = _read_var(payload, at)
+                gap, at = read_var(payload, at)
+                length, at = read_var(payload, at)
                 end = first - gap - 1
                 first = end - length - 1
                 ranges.append((first, end))
             counts = None
             if payload[0] == _ACK_ECN[0]:
-                ect0, at = _read_var(payload, at)
-                ect1, at = _read_var(payload, at)
-                ce, at = _read_var(payload, at)
+                ect0, at = read_var(payload, at)
+                ect1, at = read_var(payload, at)
+                ce, at = read_var(payload, at)
                 counts = EcnCounts(ect0, ect1, ce)
         except IndexError:
             return 0
@@ -330,18 +404,18 @@ class ShortPaths(MarkedQuic):
         used = self._local_max_data
         while at < size:
             kind = payload[at]
-            if kind & _STREAM_MASK != _STREAM:
+            if kind & STREAM_MASK != STREAM:
                 return at
             try:
                 stream_id, position = payload[at + 1], at + 2
                 if stream_id > _MAX_SHORT_VAR:
-                    stream_id, position = _read_var(payload, at + 1)
+                    stream_id, position = read_var(payload, at + 1)
                 offset = 0
-                if kind & _OFFSET:
-                    offset, position = _read_var(payload, position)
+                if kind & STREAM_OFFSET:
+                    offset, position = read_var(payload, position)
                 end = size
-                if kind & _LENGTH:
-                    length, position = _read_var(payload, position)
+                if kind & STREAM_LENGTH:
+                    length, position = read_var(payload, position)
                     end = position + length
             except IndexError:
                 return at
@@ -364,13 +438,11 @@ class ShortPaths(MarkedQuic):
             if run is None or run.stream is not stream or run.stop != offset:
                 if run is not None:
                     self._deliver_run()
-                if offset != receiver._buffer_start and len(receiver._ranges) >= _MOST_GAPS:
+                if not _may_begin_run(receiver, offset):
                     return at
-                run = self._run = _Run(stream, offset)
-            run.parts.append(payload[position:end])
-            run.stop = stop
-            receiver.highest_offset = stop
-            used.used += stop - highest
+                self._run = _Run(stream, offset)
+                self._run_stream = stream
+            self._extend_run(payload[position:end])
             at = end
         return at
 
@@ -442,13 +514,14 @@ class ShortPaths(MarkedQuic):
                 at = other
         return at
 
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+    def batches_to_send(self, now: float) -> list[Batch]:
+        """Returns the datagrams to send now (see `QuicConnection.datagrams_to_send`)."""
         path = self._network_paths[0]
         streams = self._streams_to_send() if self._only_streams_wait(path) else None
         if streams is None:
             self.wake_streams()
             self._streams_queue.sort(key=_pending_size)
-            return super().datagrams_to_send(now)
+            return alone(self.datagrams_to_send(now))
         space: Any = self._loss.spaces[-1]
         self._pacing_at = None
         ack, ack_at = b"", space.ack_at
@@ -457,10 +530,10 @@ class ShortPaths(MarkedQuic):
             if not is_ack_due:
                 return []
             if self._loss.repeat_tail(now, space):
-                return self.datagrams_to_send(now)
+                return self.batches_to_send(now)
             if len(space.ack_queue.parts) > 1 and not self._packet_number % _ASK_EVERY:
                 # with a PING, so that the peer confirms the ranges
-                return super().datagrams_to_send(now)
+                return alone(self.datagrams_to_send(now))
         # An ACK that is due soon is sent with other data, which saves a datagram. On a busy
         # connection not every packet has one, because an ACK costs time at both ends.
         if ack_at is not None and (
@@ -474,12 +547,11 @@ class ShortPaths(MarkedQuic):
         for stream in streams:
             self._plan(stream, burst)
         if ack and not burst.payloads and is_ack_due:
-            burst.payloads.append(ack)
-            burst.pieces.append(())
-        datagrams = self._send_burst(burst, now) if burst.payloads else []
-        if burst.is_paced:
+            burst.add([ack], [()])
+        batches = self._send_burst(burst, now) if burst.payloads else []
+        if burst.room.is_paced:
             self._pacing_at = self._loss._pacer.next_send_time(now=now)
-        return datagrams
+        return batches
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
         """Whether nothing is to be sent but frames of streams and acknowledgements."""
@@ -557,24 +629,19 @@ class ShortPaths(MarkedQuic):
         most = end_of_credit(self, stream)
         sent_before = sender.highest_offset
         base = sender._buffer_start
-        kind = _KIND + _var(stream_id)
-        with memoryview(sender._buffer) as buffer:
-            while pending.parts:
-                piece = pending.parts[0]
-                at, end = piece.start, min(piece.stop, most)
-                while at < end:
-                    head = burst.ack + kind + _var(at)
-                    stop = at + burst.take(len(head), end - at)
-                    if stop == at:
-                        break
-                    burst.payloads.append(b"".join((head, buffer[at - base : stop - base])))
-                    burst.pieces.append(((sender, at, stop),))
-                    at = stop
-                if at > piece.start:
-                    pending.subtract(piece.start, at)
-                    sender.highest_offset = max(sender.highest_offset, at)
-                if at < piece.stop:
-                    break
+        kind = _KIND + var(stream_id)
+        while pending.parts:
+            piece = pending.parts[0]
+            start, end = piece.start, min(piece.stop, most)
+            payloads, pieces, stop = frames(
+                burst.room, burst.ack, kind, sender, sender._buffer, base, start, end
+            )
+            if payloads:
+                burst.add(payloads, pieces)
+                pending.subtract(start, stop)
+                sender.highest_offset = max(sender.highest_offset, stop)
+            if stop < piece.stop:
+                break
         sender.buffer_is_empty = not pending.parts
         self._remote_max_data_used += sender.highest_offset - sent_before
 
@@ -587,20 +654,19 @@ class ShortPaths(MarkedQuic):
         while len(streams) > 1:
             ack = burst.ack
             wanted = sum(map(_pending_size, streams)) + _MAX_HEAD * len(streams)
-            room = burst.take(len(ack), wanted)
-            frames: list[Buffer] = [ack]
+            room = burst.room.take(len(ack), wanted)
+            parts: list[Buffer] = [ack]
             pieces: list[Piece] = []
             for stream in streams:
-                room -= self._take_pieces(stream, room, frames, pieces)
+                room -= self._take_pieces(stream, room, parts, pieces)
             if not pieces:
                 return []  # flow or congestion control allows none of them to send
-            burst.payloads.append(b"".join(frames))
-            burst.pieces.append(pieces)
+            burst.add([b"".join(parts)], [pieces])
             streams = [each for each in streams if not each.sender.buffer_is_empty]
         return streams
 
     def _take_pieces(
-        self, stream: QuicStream, room: int, frames: list[Buffer], pieces: list[Piece]
+        self, stream: QuicStream, room: int, parts: list[Buffer], pieces: list[Piece]
     ) -> int:
         """Adds STREAM frames with pending data, at most `room` bytes. Returns their size."""
         assert stream.stream_id is not None
@@ -608,17 +674,17 @@ class ShortPaths(MarkedQuic):
         pending: Ranges = sender._pending
         most = end_of_credit(self, stream)
         base, sent_before = sender._buffer_start, sender.highest_offset
-        kind = _KIND_WITH_LENGTH + _var(stream.stream_id)
+        kind = _KIND_WITH_LENGTH + var(stream.stream_id)
         taken = 0
         while pending.parts:
             piece = pending.parts[0]
             start = piece.start
-            head = kind + _var(start)
+            head = kind + var(start)
             stop = min(piece.stop, start + room - taken - len(head) - _LENGTH_SIZE, most)
             if stop <= start:
                 break
             length = (stop - start | 0x4000).to_bytes(_LENGTH_SIZE, "big")
-            frames += (head + length, sender._buffer[start - base : stop - base])
+            parts += (head + length, sender._buffer[start - base : stop - base])
             pieces.append((sender, start, stop))
             taken += len(head) + _LENGTH_SIZE + stop - start
             pending.subtract(start, stop)
@@ -629,18 +695,25 @@ class ShortPaths(MarkedQuic):
         self._remote_max_data_used += sender.highest_offset - sent_before
         return taken
 
-    def _send_burst(self, burst: _Burst, now: float) -> list[tuple[bytes, NetworkAddress]]:
+    def _send_burst(self, burst: _Burst, now: float) -> list[Batch]:
         """Returns protected packets and records them as sent. The first one has the ACK frame."""
         number = self._packet_number
         payloads, pieces = burst.payloads, burst.pieces
-        datagrams = seal(self._keys(), self._peer_cid.cid, number, self._spin_bit, payloads)
+        crypto = self._keys().send
+        if crypto.aead is not self._sealed_with:
+            self._sealed_with = crypto.aead
+            self._seal_keys = seal_keys(crypto)
+        first = 0x40 | self._spin_bit << 5 | crypto.key_phase << 2 | NUMBER_LENGTH - 1
+        cid = self._peer_cid.cid
+        batches = seal(self._seal_keys, first, cid, number, payloads, MAX_SEGMENTS, MAX_SEGMENTED)
         space = self._loss.spaces[-1]
         handlers: Handlers = ()
         if burst.had_ack:
             handlers = ((self._on_ack_delivery, (space, space.largest_received_packet)),)
             space.ack_at = None
             self._told_at = now
-        sizes = list(map(len, datagrams))
+        overhead = burst.room.overhead
+        sizes = [len(payload) + overhead for payload in payloads]
         path = self._network_paths[0]
         path.bytes_sent += sum(sizes)
         self._loss.on_burst_sent(number, sizes, pieces, handlers, now, space)
@@ -648,25 +721,13 @@ class ShortPaths(MarkedQuic):
             self._ack_eliciting_sent_since_receipt = True
             self._put_off_idle(now)
         self._packet_number = number + len(payloads)
-        return [(datagram, path.addr) for datagram in datagrams]
+        return [(data, size, path.addr) for data, size in batches]
 
 
 class _Burst:
     """Packets that are about to be sent together, and what may be added to them."""
 
-    __slots__ = (
-        "_allowed",
-        "_count",
-        "_full",
-        "_left",
-        "_tokens",
-        "ack",
-        "had_ack",
-        "is_paced",
-        "overhead",
-        "payloads",
-        "pieces",
-    )
+    __slots__ = ("ack", "had_ack", "payloads", "pieces", "room")
 
     def __init__(self, quic: ShortPaths, ack: bytes, now: float, *, is_urgent: bool) -> None:
         """`ack` is an ACK frame for the first packet. If urgent, it is sent without pacing."""
@@ -675,38 +736,20 @@ class _Burst:
         self.pieces: list[Sequence[Piece]] = []
         self.ack = ack
         self.had_ack = bool(ack)
-        self.is_paced = False
-        """Whether the pacer or the size of a burst has ended it."""
-        self.overhead = 1 + len(quic._peer_cid.cid) + NUMBER_LENGTH + TAG_LENGTH
-        self._full = quic._max_datagram_size
-        self._allowed = self._left = congestion.congestion_window - congestion.bytes_in_flight
-        """Bytes that the congestion window allows."""
         least = 1 if ack and is_urgent else -math.inf
-        self._tokens = max(pacer.pacer.room(now), least)
-        """Bytes that the pacer allows. The last datagram may exceed them."""
-        self._count = max(pacer.left, least)
-        """Number of datagrams that are left in the burst."""
+        self.room = Room(
+            quic._max_datagram_size,
+            congestion.congestion_window - congestion.bytes_in_flight,
+            max(pacer.pacer.room(now), least),
+            max(pacer.left, least),
+            1 + len(quic._peer_cid.cid) + NUMBER_LENGTH + TAG_LENGTH,
+        )
 
-    def take(self, head: int, wanted: int) -> int:
-        """Returns how many of the `wanted` bytes fit into the next packet behind `head` bytes.
-
-        0 if no packet may be sent. Data waits until the congestion window allows a full datagram.
-        """
-        left, full = self._left, self._full
-        size = min(full, left) - self.overhead - head
-        if size >= wanted:
-            size = wanted
-        elif size <= 0 or left < min(full, self._allowed):
-            return 0
-        if self._tokens <= 0 or self._count <= 0:
-            self.is_paced = True
-            return 0
-        used = size + head + self.overhead
-        self._left = left - used
-        self._tokens -= used
-        self._count -= 1
+    def add(self, payloads: list[bytes], pieces: list[Sequence[Piece]]) -> None:
+        """Adds packets with these payloads, the first one with the ACK frame."""
+        self.payloads += payloads
+        self.pieces += pieces
         self.ack = b""
-        return size
 
 
 def _record(space: QuicPacketSpace, start: int, stop: int) -> None:
@@ -729,6 +772,11 @@ def _pending_size(stream: QuicStream) -> int:
     return sender._buffer_stop - pending.parts[0].start if pending.parts else 0
 
 
+def _may_begin_run(receiver: QuicStreamReceiver, offset: int) -> bool:
+    """Whether data at `offset` is in order, or may be stored behind a gap."""
+    return offset == receiver._buffer_start or len(receiver._ranges) < _MOST_GAPS
+
+
 def _keep_behind_gap(receiver: QuicStreamReceiver, offset: int, data: bytes) -> None:
     """Stores data at the end of a stream whose earlier data is missing."""
     missing = offset - receiver._buffer_start - len(receiver._buffer)
@@ -749,36 +797,10 @@ def _ack_frame(
     delay = int((now - space.largest_received_time) * 1_000_000) >> delay_exponent
     *others, above = space.ack_queue
     kind = _ACK_ECN if any(marks) else _ACK
-    frame = kind + _var(above.stop - 1) + _var(delay) + _var(len(others)) + _var(len(above) - 1)
+    frame = kind + var(above.stop - 1) + var(delay) + var(len(others)) + var(len(above) - 1)
     for received in reversed(others):
-        frame += _var(above.start - received.stop - 1) + _var(len(received) - 1)
+        frame += var(above.start - received.stop - 1) + var(len(received) - 1)
         above = received
     if kind == _ACK_ECN:
-        frame += _var(marks[ECT0]) + _var(marks[ECT1]) + _var(marks[CE])
+        frame += var(marks[ECT0]) + var(marks[ECT1]) + var(marks[CE])
     return frame
-
-
-def _var(value: int) -> bytes:
-    """Encodes a variable-length integer (RFC 9000, 16)."""
-    if value < 0x40:
-        return bytes((value,))
-    if value < 0x4000:
-        return (value | 0x4000).to_bytes(2, "big")
-    if value < 0x4000_0000:
-        return (value | 0x8000_0000).to_bytes(4, "big")
-    return (value | 0xC000_0000_0000_0000).to_bytes(8, "big")
-
-
-def _read_var(data: bytes, at: int) -> tuple[int, int]:
-    """Decodes a variable-length integer (RFC 9000, 16). Returns it and its end.
-
-    Raises IndexError if the data is too short.
-    """
-    first = data[at]
-    if first < 0x40:
-        return first, at + 1
-    kind = first >> 6
-    end = at + _VAR_SIZES[kind]
-    if end > len(data):
-        raise IndexError
-    return int.from_bytes(data[at:end], "big") & _VAR_MASKS[kind], end
