@@ -11,7 +11,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from aioquic._crypto import HeaderProtection
 from aioquic.quic.crypto import CryptoContext
@@ -54,43 +54,36 @@ Handlers: TypeAlias = Sequence[tuple[Callable[..., None], tuple[Any, ...]]]
 """Delivery handlers of frames, with arguments."""
 
 
-class SentPacket:
+class _Sent(NamedTuple):
+    packet_number: int
+    sent_time: float
+    sent_bytes: int
+    pieces: Sequence[Piece]
+    state: SendState | None
+    handlers: Handlers
+    """Of the frames without stream data."""
+
+
+class SentPacket(_Sent):
     """A sent 1-RTT packet with stream data, an ACK frame or both.
 
-    It has the attributes of aioquic's `QuicSentPacket` that loss recovery uses.
+    It has the attributes of aioquic's `QuicSentPacket` that loss recovery uses. It is a tuple, so
+    that many are made without a Python call for each.
     """
 
-    __slots__ = (
-        "handlers",
-        "in_flight",
-        "is_ack_eliciting",
-        "packet_number",
-        "pieces",
-        "sent_bytes",
-        "sent_time",
-        "state",
-    )
+    __slots__ = ()
 
     epoch = Epoch.ONE_RTT
     is_crypto_packet = False
     packet_type = QuicPacketType.ONE_RTT
 
-    def __init__(
-        self,
-        number: int,
-        now: float,
-        size: int,
-        pieces: Sequence[Piece],
-        state: SendState | None,
-    ) -> None:
-        self.packet_number = number
-        self.sent_time = now
-        self.sent_bytes = size
-        self.pieces = pieces
-        self.in_flight = self.is_ack_eliciting = bool(pieces)
-        self.state = state
-        self.handlers: Handlers = ()
-        """Of the frames without stream data."""
+    @property
+    def in_flight(self) -> bool:
+        return bool(self.pieces)
+
+    @property
+    def is_ack_eliciting(self) -> bool:
+        return bool(self.pieces)
 
     @property
     def delivery_handlers(self) -> Handlers:

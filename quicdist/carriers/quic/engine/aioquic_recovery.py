@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain, repeat
 from typing import Any, Protocol, TypeAlias, cast
 
 from aioquic.quic.congestion.base import (
@@ -43,6 +45,7 @@ from quicdist.carriers.quic.mtu import BASE
 AnyPacket: TypeAlias = QuicSentPacket | SentPacket
 
 _ACKED = QuicDeliveryState.ACKED
+_NEW_SENT = partial(tuple.__new__, SentPacket)
 _MAX_LOST = 256
 """Maximum number of lost packets that are stored to detect spurious losses."""
 _MAX_TOLERANCE = 8
@@ -303,8 +306,12 @@ class Recovery(QuicPacketRecovery):
         self._cc.restart(CONTROLLERS[self._algorithm](datagram_size))
         self.ecn.restart()
         self._marked_from = self._end
-        for packet in self.spaces[-1].sent_packets.values():
-            packet.state = None  # type: ignore[attr-defined]
+        sent: dict[int, Any] = self.spaces[-1].sent_packets
+        for number, packet in sent.items():
+            if type(packet) is SentPacket:
+                sent[number] = packet._replace(state=None)
+            else:
+                packet.state = None
         self._pacer.pacer = Pacer(datagram_size)
 
     def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
@@ -352,12 +359,12 @@ class Recovery(QuicPacketRecovery):
             space.ack_eliciting_in_flight += len(sizes)
             if self.handshake_confirmed:
                 self._time_of_last_sent_ack_eliciting_packet = now
-        for at, size, data in zip(range(number, self._end), sizes, pieces, strict=True):
-            packet = sent[at] = SentPacket(at, now, size, data, state)
-            if handlers:
-                packet.handlers, handlers = handlers, ()
+        numbers = range(number, self._end)
+        each_handlers = chain((handlers,), repeat(()))
+        fields = zip(numbers, repeat(now), sizes, pieces, repeat(state), each_handlers)
+        sent.update(zip(numbers, map(_NEW_SENT, fields), strict=True))
         if state is not None:
-            self._extend_tail(packet, len(sizes))
+            self._extend_tail(sent[self._end - 1], len(sizes))
 
     def _extend_tail(self, newest: AnyPacket, count: int) -> None:
         """Records the last of `count` packets with stream data that were sent together."""
@@ -462,10 +469,8 @@ class Recovery(QuicPacketRecovery):
             if first >= end:
                 continue
             for start, stop in acked.missing(first, end) if acked.parts else ((first, end),):
-                for number in range(start, stop):
-                    packet = take(number, None)
-                    if packet is not None:
-                        taken.append(packet)
+                found = map(take, range(start, stop), repeat(None))
+                taken += [packet for packet in found if packet is not None]
             if first == self._lowest:
                 self._advance(end)
             else:
@@ -481,37 +486,47 @@ class Recovery(QuicPacketRecovery):
             self._acked.subtract(0, lowest)
 
     def _count(self, taken: list[AnyPacket], space: QuicPacketSpace) -> None:
+        if set(map(type, taken)) == {SentPacket}:
+            self._count_sent(cast("list[SentPacket]", taken), space)
+            return
         size = largest = eliciting = 0
         newest: AnyPacket | None = None
-        sender: QuicStreamSender | None = None
-        start = stop = 0
+        self.has_acked = True
         for packet in taken:
             if packet.is_ack_eliciting:
                 eliciting += 1
             if packet.in_flight:
                 newest = packet
                 size += packet.sent_bytes
-                if packet.sent_bytes > largest:
-                    largest = packet.sent_bytes
-            if type(packet) is SentPacket:
-                handlers = packet.handlers
-                for one in packet.pieces:
-                    if one[0] is sender and one[1] == stop:
-                        stop = one[2]
-                        continue
-                    if sender is not None:
-                        self.acked += _delivered(sender, start, stop)
-                    sender, start, stop = one
-            else:
-                self.has_acked = True
-                handlers = packet.delivery_handlers
-            for handler, args in handlers:
+                largest = max(largest, packet.sent_bytes)
+            for handler, args in packet.delivery_handlers:
                 handler(_ACKED, *args)
-        if sender is not None:
-            self.acked += _delivered(sender, start, stop)
         space.ack_eliciting_in_flight -= eliciting
         if newest is not None:
             self._cc.acknowledged(size, largest, newest)
+
+    def _count_sent(self, taken: list[SentPacket], space: QuicPacketSpace) -> None:
+        """Does so for packets of the fast path. Data in a row is acknowledged at once."""
+        _, _, sizes, pieces, _, handlers = zip(*taken, strict=True)
+        for handler, args in chain.from_iterable(handlers):
+            handler(_ACKED, *args)
+        sender: QuicStreamSender | None = None
+        start = stop = 0
+        for one, begin, end in chain.from_iterable(pieces):
+            if one is sender and begin == stop:
+                stop = end
+                continue
+            if sender is not None:
+                self.acked += _delivered(sender, start, stop)
+            sender, start, stop = one, begin, end
+        if sender is None:
+            return
+        self.acked += _delivered(sender, start, stop)
+        if not all(pieces):
+            taken = [packet for packet in taken if packet.pieces]
+            sizes = tuple(packet.sent_bytes for packet in taken)
+        space.ack_eliciting_in_flight -= len(taken)
+        self._cc.acknowledged(sum(sizes), max(sizes), taken[-1])
 
     def _look_at_marks(self, taken: list[AnyPacket], counts: EcnCounts | None) -> None:
         """Validates ECN counts, and reports marks (RFC 9000, 13.4.2; RFC 9002, 7.1)."""
