@@ -342,3 +342,74 @@ def test_an_acknowledgement_with_data_counts_before_what_depends_on_it(then: str
         getattr(here.connection, then)(network.now + 0.03)
     assert quic._late_ack is None
     assert not quic._loss.bytes_in_flight
+
+
+def answered(size: int) -> Any:
+    """Returns an end with an acknowledgement that came with data, and `size` bytes to send."""
+    network = opened(SHORT, SHORT)
+    here, there = network.dialer, network.listener
+    network.wait(1.0)
+    here.write(0, b"question")
+    for data, length, _ in here.connection.transmit(network.now):
+        there.connection.receive(data, length, there.connection.path, network.now)
+    here.connection.progress()
+    there.write(0, b"answer")
+    for data, length, _ in there.connection.transmit(network.now + 0.01):
+        here.connection.receive(data, length, here.connection.path, network.now + 0.02)
+    here.connection.drain(here)
+    here.write(0, bytes(size))
+    return here.connection
+
+
+def watched(connection: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Returns the reports to the congestion controller from now on."""
+    reports: list[str] = []
+    loss = connection._quic._loss
+    take, sent = loss.on_ack_ranges, loss.on_burst_sent
+
+    def taking(*arguments: Any) -> None:
+        reports.append("ack")
+        take(*arguments)
+
+    def sending(*arguments: Any) -> None:
+        reports.append("sent")
+        sent(*arguments)
+
+    monkeypatch.setattr(loss, "on_ack_ranges", taking)
+    monkeypatch.setattr(loss, "on_burst_sent", sending)
+    return reports
+
+
+def test_a_message_leaves_before_the_acknowledgement_that_came_with_its_question_is_processed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = answered(100)
+    reports = watched(connection, monkeypatch)
+    assert len(connection.transmit(1.03)) == 1
+    assert reports == []
+    connection.progress()
+    assert reports == ["ack", "sent"]
+    (packet,) = connection._quic._loss.spaces[-1].sent_packets.values()
+    assert connection._quic._loss.bytes_in_flight == packet.sent_bytes
+
+
+@pytest.mark.parametrize("why", ["much data", "a full window"])
+def test_other_data_waits_for_the_acknowledgement_that_makes_room(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = answered(100 if why == "a full window" else 5000)
+    if why == "a full window":
+        connection._congestion.congestion_window = connection._congestion.bytes_in_flight + 10
+    reports = watched(connection, monkeypatch)
+    assert connection.transmit(1.03)
+    assert reports[0] == "ack"
+
+
+def test_a_loss_that_a_late_acknowledgement_reveals_leaves_in_the_next_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = answered(100)
+    loss = connection._quic._loss
+    monkeypatch.setattr(loss, "on_ack_ranges", lambda *_: setattr(loss, "has_lost", True))
+    connection.transmit(1.03)
+    assert connection.progress().has_more

@@ -118,8 +118,20 @@ class _Quic(FrequencyQuic):
     def wake_streams(self) -> None:
         """Reports that a stream may have other frames to send than those with data."""
 
-    def take_late_ack(self) -> None:
-        """Processes an acknowledgement that was put off, before anything that depends on it."""
+    @property
+    def late_bytes(self) -> int:
+        """Number of bytes in flight that an acknowledgement which was put off may well remove."""
+        return 0
+
+    def take_late_ack(self) -> bool:
+        """Processes an acknowledgement that was put off, before anything that depends on it.
+
+        Returns whether it has revealed a loss.
+        """
+        return False
+
+    def take_late_sent(self) -> None:
+        """Records a sent packet that was put off, before anything that depends on it."""
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
@@ -464,18 +476,20 @@ class AioquicConnection:
         self._now = now
         quic, space = self._quic, self._quic._loss.spaces[-1]
         try:
-            quic.take_late_ack()
             if self._is_unfinished:
                 self._finish()
             if space.ack_at is not None:
                 quic.hasten_ack(space, now)
-            if now >= quic.ask_at and self._congestion.bytes_in_flight:
+            if now >= quic.ask_at and self._congestion.bytes_in_flight > quic.late_bytes:
+                quic.take_late_ack()
                 quic.consider(now)  # a message on an idle path does not wait for this
             self._pacer.left = most = self._pacer.burst
             batches = quic.batches_to_send(now)
             path = quic._network_paths[0].addr
             may_probe = self._mtu is None or path is not self._mtu_path or self._mtu.is_due(now)
             if may_probe and _CAN_PROBE and quic.carries_probes:
+                quic.take_late_ack()
+                quic.take_late_sent()
                 batches += alone(self._probes(path, now))
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
@@ -494,6 +508,8 @@ class AioquicConnection:
         """Does what does not concern the datagrams of the last `transmit`."""
         self._is_unfinished = False
         quic, pacer = self._quic, self._pacer
+        quic.take_late_ack()
+        quic.take_late_sent()
         self._is_blocked = self._waits_for_credit()
         is_held = pacer.left <= 0 or pacer.pacer.is_idle
         if not is_held and (not _has_data(quic) or self._is_blocked):
@@ -503,7 +519,8 @@ class AioquicConnection:
     def progress(self) -> Progress:
         """Returns the state after `transmit`."""
         quic, loss = self._quic, self._recovery
-        quic.take_late_ack()
+        if quic.take_late_ack():
+            self.has_more = True
         if self._is_unfinished:
             self._finish()
         return Progress(
@@ -648,6 +665,8 @@ class AioquicConnection:
         """Migrates the connection. Packets in flight count as lost, and the PTO count is reset."""
         quic = self._quic
         quic.take_late_ack()
+        if self._is_unfinished:
+            self._finish()
         quic.change_connection_id()
         if self._mtu is not None:
             self._begin_search(self.path)
@@ -660,6 +679,8 @@ class AioquicConnection:
         """What is in flight may be lost: its probes leave at once."""
         quic = self._quic
         quic.take_late_ack()
+        if self._is_unfinished:
+            self._finish()
         self._recovery.restart(quic._max_datagram_size)
         self._begin_search(self.path)
         self.ping()

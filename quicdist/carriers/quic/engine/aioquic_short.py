@@ -71,6 +71,9 @@ _log = logging.getLogger("quicdist.quic")
 _Ack: TypeAlias = tuple[list[tuple[int, int]], float, float, QuicPacketSpace, EcnCounts | None]
 """The arguments of `Recovery.on_ack_ranges`."""
 
+_Sent: TypeAlias = tuple[int, list[int], list[Sequence[Piece]], Handlers, float, QuicPacketSpace]
+"""The arguments of `Recovery.on_burst_sent`."""
+
 TESTED = frozenset({"1.7.2"})
 """Versions of aioquic with which tests/carriers/test_short_paths.py passes."""
 
@@ -154,7 +157,11 @@ class ShortPaths(MarkedQuic):
     _seal_keys: SealKeys
     """Those of sent packets."""
     _late_ack: _Ack | None = None
-    """An acknowledgement that came with data, which is processed after the data was delivered."""
+    """An acknowledgement that came with data. It is processed after the data was delivered, and
+    after a message was sent that needs no room from it."""
+
+    _late_sent: _Sent | None = None
+    """A packet that was sent alone, which is recorded after it has left."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -264,7 +271,7 @@ class ShortPaths(MarkedQuic):
         expected = start = stop = max(space.expected_packet_number, largest + 1)
         is_ack_eliciting = has_copies = False
         newest = count = 0
-        while True:
+        while at < len(data):
             at, taken, first, joined, other = take(
                 self._open_keys, packets, at, expected, *self._expected_data()
             )
@@ -393,10 +400,17 @@ class ShortPaths(MarkedQuic):
             self._loss.on_ack_ranges(ranges, ack_delay, now, space, counts)
         return at
 
-    def take_late_ack(self) -> None:
+    @property
+    def late_bytes(self) -> int:
+        return 0 if self._late_ack is None else 2 * self._max_datagram_size
+
+    def take_late_ack(self) -> bool:
         late, self._late_ack = self._late_ack, None
-        if late is not None:
-            self._loss.on_ack_ranges(*late)
+        if late is None:
+            return False
+        knew_loss = self._loss.has_lost
+        self._loss.on_ack_ranges(*late)
+        return self._loss.has_lost and not knew_loss
 
     def _take_stream_frames(self, payload: bytes, at: int) -> int:
         """Processes STREAM frames in order. Returns the offset of the first other frame."""
@@ -518,6 +532,9 @@ class ShortPaths(MarkedQuic):
         """Returns the datagrams to send now (see `QuicConnection.datagrams_to_send`)."""
         path = self._network_paths[0]
         streams = self._streams_to_send() if self._only_streams_wait(path) else None
+        if self._late_ack is not None and not (streams and self._leaves_at_once(streams)):
+            self.take_late_ack()
+            return self.batches_to_send(now)
         if streams is None:
             self.wake_streams()
             self._streams_queue.sort(key=_pending_size)
@@ -550,8 +567,18 @@ class ShortPaths(MarkedQuic):
             burst.add([ack], [()])
         batches = self._send_burst(burst, now) if burst.payloads else []
         if burst.room.is_paced:
+            self.take_late_ack()
             self._pacing_at = self._loss._pacer.next_send_time(now=now)
         return batches
+
+    def _leaves_at_once(self, streams: Sequence[QuicStream]) -> bool:
+        """Whether the data fits one datagram, which no acknowledgement must make room for."""
+        congestion, full = self._loss._cc, self._max_datagram_size
+        return (
+            len(streams) == 1
+            and _pending_size(streams[0]) <= full // 2
+            and congestion.congestion_window - congestion.bytes_in_flight >= full
+        )
 
     def _only_streams_wait(self, path: QuicNetworkPath) -> bool:
         """Whether nothing is to be sent but frames of streams and acknowledgements."""
@@ -716,12 +743,22 @@ class ShortPaths(MarkedQuic):
         sizes = [len(payload) + overhead for payload in payloads]
         path = self._network_paths[0]
         path.bytes_sent += sum(sizes)
-        self._loss.on_burst_sent(number, sizes, pieces, handlers, now, space)
+        self._late_sent = number, sizes, pieces, handlers, now, space
+        if len(sizes) > 1:  # the pacer and the timer of the rest of a burst depend on it
+            self.take_late_ack()
+            self.take_late_sent()
+        self._packet_number = number + len(payloads)
+        return [(data, size, path.addr) for data, size in batches]
+
+    def take_late_sent(self) -> None:
+        late, self._late_sent = self._late_sent, None
+        if late is None:
+            return
+        _, _, pieces, _, now, _ = late
+        self._loss.on_burst_sent(*late)
         if pieces[0] and not self._ack_eliciting_sent_since_receipt:
             self._ack_eliciting_sent_since_receipt = True
             self._put_off_idle(now)
-        self._packet_number = number + len(payloads)
-        return [(data, size, path.addr) for data, size in batches]
 
 
 class _Burst:
