@@ -413,3 +413,23 @@ def test_a_loss_that_a_late_acknowledgement_reveals_leaves_in_the_next_turn(
     monkeypatch.setattr(loss, "on_ack_ranges", lambda *_: setattr(loss, "has_lost", True))
     connection.transmit(1.03)
     assert connection.progress().has_more
+
+
+def test_what_arrives_puts_off_the_idle_timeout() -> None:
+    connection = answered(100)
+    quic = connection._quic
+    assert quic._is_refresh_due
+    before = quic._close_at
+    connection.progress()
+    assert quic._close_at > before
+    assert quic._close_at == quic._refreshed_at + connection.idle_timeout()
+
+
+def test_a_connection_that_ends_keeps_the_end_of_its_closing_period() -> None:
+    connection = answered(0)
+    connection.close(0, "done")
+    quic = connection._quic
+    assert quic._is_refresh_due
+    connection.transmit(1.03)
+    before = quic._close_at
+    assert quic.get_timer() == before

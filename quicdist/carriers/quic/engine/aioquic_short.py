@@ -142,6 +142,8 @@ class ShortPaths(MarkedQuic):
     """Time of the last ACK frame."""
     _refreshed_at = -1.0
     """Time of the last extension of the idle timeout."""
+    _is_refresh_due = False
+    """Whether the next timer must take that into account."""
     _pair: CryptoPair | None = None
     """The 1-RTT keys, cached because the hash of an enum takes half the time of a packet."""
     _tls_stream: QuicStream | None = None
@@ -360,7 +362,13 @@ class ShortPaths(MarkedQuic):
     def _put_off_idle(self, now: float) -> None:
         if not 0 <= now - self._refreshed_at < _IDLE_STEP:
             self._refreshed_at = now
-            self._close_at = now + self._idle_timeout()
+            self._is_refresh_due = True
+
+    def _refresh_idle(self) -> None:
+        """Computes the idle timeout that `_put_off_idle` has put off, unless the end has begun."""
+        self._is_refresh_due = False
+        if self._state is QuicConnectionState.CONNECTED:
+            self._close_at = self._refreshed_at + self._idle_timeout()
 
     def _take_ack(self, payload: bytes, space: QuicPacketSpace, now: float) -> int:
         """Processes an ACK frame (RFC 9000, 19.3). Returns its end, or 0 if aioquic must do it."""
@@ -504,9 +512,13 @@ class ShortPaths(MarkedQuic):
         if self._late_ack is not None:
             self.take_late_ack()
             self.get_timer()  # which sets when data counts as lost
+        if self._is_refresh_due:
+            self._refresh_idle()
         super().handle_timer(now)
 
     def get_timer(self) -> float | None:
+        if self._is_refresh_due:
+            self._refresh_idle()
         if not (
             self._handshake_confirmed
             and self._state is QuicConnectionState.CONNECTED
