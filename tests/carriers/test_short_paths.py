@@ -433,3 +433,19 @@ def test_a_connection_that_ends_keeps_the_end_of_its_closing_period() -> None:
     connection.transmit(1.03)
     before = quic._close_at
     assert quic.get_timer() == before
+
+
+def test_a_datagram_that_the_pacer_allows_alone_sets_the_timer_of_the_next() -> None:
+    network = opened(SHORT, SHORT)
+    connection: Any = network.dialer.connection
+    network.wait(1.0)
+    now = network.now
+    pacer = connection._pacer.pacer
+    pacer.set_rate(1e6, now)
+    pacer.on_sent(int(pacer.room(now)) - 1)
+    network.dialer.write(0, bytes(3 * connection.progress().datagram_size))
+    ((data, size, _),) = connection.transmit(now)
+    assert len(data) == size
+    timer = connection.progress().timer
+    assert timer < now + 2 * size / 1e6
+    assert connection.transmit(timer)

@@ -578,8 +578,9 @@ class ShortPaths(MarkedQuic):
         if ack and not burst.payloads and is_ack_due:
             burst.add([ack], [()])
         batches = self._send_burst(burst, now) if burst.payloads else []
-        if burst.room.is_paced:
+        if burst.room.is_paced:  # the pacer has not counted a datagram that was sent alone
             self.take_late_ack()
+            self.take_late_sent()
             self._pacing_at = self._loss._pacer.next_send_time(now=now)
         return batches
 
