@@ -405,14 +405,23 @@ def test_other_data_waits_for_the_acknowledgement_that_makes_room(
     assert reports[0] == "ack"
 
 
+@pytest.mark.parametrize("beside", ["nothing", "a path MTU probe", "a gap in the data"])
 def test_a_loss_that_a_late_acknowledgement_reveals_leaves_in_the_next_turn(
-    monkeypatch: pytest.MonkeyPatch,
+    beside: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = answered(100)
-    loss = connection._quic._loss
+    quic, loss = connection._quic, connection._quic._loss
+    if beside == "a path MTU probe":
+        connection._mtu_path = None
+    elif beside == "a gap in the data":
+        pending = quic._streams[0].sender._pending
+        pending.subtract(pending.parts[0].start + 40, pending.parts[0].start + 60)
     monkeypatch.setattr(loss, "on_ack_ranges", lambda *_: setattr(loss, "has_lost", True))
-    connection.transmit(1.03)
+    assert len(each_of(connection.transmit(1.03))) == (1 if beside == "nothing" else 2)
+    assert quic._late_ack is None or beside == "nothing"
     assert connection.progress().has_more
+    connection.transmit(1.03)
+    assert not connection.progress().has_more
 
 
 def test_what_arrives_puts_off_the_idle_timeout() -> None:

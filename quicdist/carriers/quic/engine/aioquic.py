@@ -123,12 +123,11 @@ class _Quic(FrequencyQuic):
         """Number of bytes in flight that an acknowledgement which was put off may well remove."""
         return 0
 
-    def take_late_ack(self) -> bool:
-        """Processes an acknowledgement that was put off, before anything that depends on it.
+    late_loss = False
+    """Whether such an acknowledgement has revealed a loss that waits to be repaired."""
 
-        Returns whether it has revealed a loss.
-        """
-        return False
+    def take_late_ack(self) -> None:
+        """Processes an acknowledgement that was put off, before anything that depends on it."""
 
     def take_late_sent(self) -> None:
         """Records a sent packet that was put off, before anything that depends on it."""
@@ -519,8 +518,7 @@ class AioquicConnection:
     def progress(self) -> Progress:
         """Returns the state after `transmit`."""
         quic, loss = self._quic, self._recovery
-        if quic.take_late_ack():
-            self.has_more = True
+        quic.take_late_ack()
         if self._is_unfinished:
             self._finish()
         return Progress(
@@ -531,7 +529,7 @@ class AioquicConnection:
             loss._rtt_min,
             quic._max_datagram_size,
             quic.get_timer(),
-            self.has_more,
+            self.has_more or quic.late_loss,
             bool(quic._events),
             loss.ecn.marks,
             self._is_blocked,

@@ -162,6 +162,9 @@ class ShortPaths(MarkedQuic):
     """An acknowledgement that came with data. It is processed after the data was delivered, and
     after a message was sent that needs no room from it."""
 
+    late_loss = False
+    """Whether it has revealed a loss after the last `batches_to_send` had chosen what to send."""
+
     _late_sent: _Sent | None = None
     """A packet that was sent alone, which is recorded after it has left."""
 
@@ -412,13 +415,13 @@ class ShortPaths(MarkedQuic):
     def late_bytes(self) -> int:
         return 0 if self._late_ack is None else 2 * self._max_datagram_size
 
-    def take_late_ack(self) -> bool:
+    def take_late_ack(self) -> None:
         late, self._late_ack = self._late_ack, None
         if late is None:
-            return False
+            return
         knew_loss = self._loss.has_lost
         self._loss.on_ack_ranges(*late)
-        return self._loss.has_lost and not knew_loss
+        self.late_loss |= self._loss.has_lost and not knew_loss
 
     def _take_stream_frames(self, payload: bytes, at: int) -> int:
         """Processes STREAM frames in order. Returns the offset of the first other frame."""
@@ -547,6 +550,7 @@ class ShortPaths(MarkedQuic):
         if self._late_ack is not None and not (streams and self._leaves_at_once(streams)):
             self.take_late_ack()
             return self.batches_to_send(now)
+        self.late_loss = False
         if streams is None:
             self.wake_streams()
             self._streams_queue.sort(key=_pending_size)
