@@ -779,10 +779,10 @@ class Endpoint:
     def _tick(self) -> None:
         self._tick_planned = False
         touched, self._touched = self._touched, {}
-        now = self._loop.time()
         for connection in touched:
             try:
-                connection.transmit(now)
+                # One may have sent for the next one, whose time must not go back.
+                connection.transmit(self._loop.time())
             except Exception:
                 self.failed(connection)
         if self._received_at is not None:
