@@ -8,15 +8,18 @@ import os
 import random
 import socket
 import sys
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from quicdist.carriers.base import CloseKind, Connection, DialError
 from quicdist.carriers.quic.connection import QuicConnection
 from quicdist.carriers.quic.endpoint import Endpoint
+from quicdist.carriers.quic.engine import EngineError
 from quicdist.carriers.quic.engine.aioquic import AioquicConnection
 from quicdist.errors import Cause
 from quicdist.limits import AdmissionLimits, CarrierLimits
@@ -595,6 +598,87 @@ async def test_an_engine_that_fails_at_a_frame_costs_its_connection_alone(
         assert here.lost[0].cause is Cause.INTERNAL
         await other.send(b"y")
         await b.accepted[1].until(lambda: b.accepted[1].frames == [b"y"])
+
+
+@pytest.mark.parametrize("how", ["closes", "stops the stream"])
+async def test_an_answer_does_not_hide_the_end_that_came_with_its_question(how: str) -> None:
+    async with node(engine="aioquic") as a, node(engine="aioquic") as b:
+        here, there = await a.connect(b)
+        there.on_frame = lambda frame: there.connection.send_frame((b"answer to " + frame,))
+        await asyncio.sleep(0.05)
+        connection = here.connection
+        assert isinstance(connection, QuicConnection)
+        connection.send_frame((b"question",))
+        if how == "closes":
+            connection.close("bye")
+        else:
+            engine = connection._engine
+            assert isinstance(engine, AioquicConnection)
+            engine._quic.stop_stream(0, 7)
+            connection.transmit(asyncio.get_running_loop().time())
+        await there.until(lambda: there.lost)
+        assert there.frame_bytes == len(b"question")
+        assert [one.cause for one in there.lost] == [Cause.PEER_CLOSED]
+
+
+async def test_an_engine_that_refuses_an_answer_ends_the_connection_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with node() as a, node() as b:
+        here, there = await a.connect(b)
+        connection = there.connection
+        assert isinstance(connection, QuicConnection)
+        calls: list[str] = []
+
+        def refuse(*_: object) -> None:
+            raise EngineError("no")
+
+        def answer(frame: bytes) -> None:
+            monkeypatch.setattr(connection._engine, "write", refuse)
+            for _ in range(3):
+                connection.send_frame((frame,))
+                assert not there.lost  # the handler is not called from inside
+                calls.append("sent")
+
+        there.on_frame = answer
+        await asyncio.sleep(0.05)
+        here.connection.send_frame((b"question",))
+        await there.until(lambda: there.lost)
+        await here.until(lambda: here.lost)
+        await asyncio.sleep(0.01)
+        assert calls == ["sent"] * 3
+        assert [one.cause for one in there.lost] == [Cause.CARRIER]
+        assert connection not in b.endpoint.connections
+        assert connection not in b.endpoint._touched
+
+
+async def test_the_time_of_a_connection_does_not_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with node() as a, node() as b:
+        first, _ = await a.connect(b)
+        second, _ = await a.connect(b)
+        await asyncio.sleep(0.05)
+        one, other = first.connection, second.connection
+        assert isinstance(one, QuicConnection)
+        assert isinstance(other, QuicConnection)
+        times: list[float] = []
+        transmit, forward = other._engine.transmit, one.transmit
+
+        def transmitting(now: float, *arguments: Any) -> Any:
+            times.append(now)
+            return transmit(now, *arguments)
+
+        def forwarding(now: float) -> None:
+            forward(now)
+            time.sleep(0.002)
+            other.send_frame((b"forwarded",))
+
+        monkeypatch.setattr(other._engine, "transmit", transmitting)
+        monkeypatch.setattr(one, "transmit", forwarding)
+        one.ping()
+        other.ping()
+        await until(lambda: len(times) >= 2)
+        monkeypatch.undo()
+        assert times == sorted(times)
 
 
 async def test_statistics() -> None:

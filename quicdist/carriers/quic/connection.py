@@ -451,6 +451,8 @@ class QuicConnection:
                 self._depart(now)
             except Exception:
                 self._host.failed(self)
+            if self._closed:
+                return
             self._host.touch(self)  # for the rest of the work
         else:
             self._write(write)
@@ -592,6 +594,8 @@ class QuicConnection:
         has_ended = self._engine.drain(self)
         if self.up is not None:
             self._look_open()
+        if has_ended or self._ending is not None:
+            self._quiet_from = math.inf  # the engine may refuse an answer, and give a wrong reason
         self._hand_over()
         if self._closed:
             return
@@ -653,6 +657,8 @@ class QuicConnection:
                 self._look_at_flushers()
         if not self._writable:
             self._look_at_watermarks(progress)
+            if self._closed:
+                return
         if self._engine.reset_token != self._reset_token:
             self._look_at_reset_token()
         if self._bytes_acknowledged != self._bytes_queued:
