@@ -25,6 +25,7 @@ from quicdist.errors import Cause
 from quicdist.limits import AdmissionLimits, CarrierLimits
 from quicdist.protocol.dialects import ALL_ALPNS
 from tests.carriers.owners import Node, Owner, node, settings
+from tests.support.engines import native
 from tests.support.lossy import LossyProxy, Weather
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE, settled, until
@@ -598,6 +599,23 @@ async def test_an_engine_that_fails_at_a_frame_costs_its_connection_alone(
         assert here.lost[0].cause is Cause.INTERNAL
         await other.send(b"y")
         await b.accepted[1].until(lambda: b.accepted[1].frames == [b"y"])
+
+
+@pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain", native()])
+async def test_a_frame_that_left_at_once_and_was_lost_is_sent_again(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(engine=engine) as a, node(engine=engine) as b:
+        here, there = await a.connect(b)
+        await asyncio.sleep(0.05)
+        lost: list[object] = []
+        with monkeypatch.context() as cut:
+            cut.setattr(a.endpoint._udp, "sender_to", lambda address: None)
+            cut.setattr(a.endpoint._udp, "send_all", lost.extend)
+            assert here.connection.send_at_once(b"\x00\x00\x00\x04only")
+        assert len(lost) == 1
+        await there.until(lambda: there.frames == [b"only"])  # nothing else happens
+        assert await here.connection.flush(PATIENCE)
 
 
 @pytest.mark.parametrize("how", ["closes", "stops the stream"])
