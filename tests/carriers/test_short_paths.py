@@ -16,7 +16,7 @@ import pytest
 from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.engine import Batch, Opening, aioquic_short, burst
+from quicdist.carriers.quic.engine import Batch, EngineError, Opening, aioquic_short, burst
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths, is_tested
 from tests.carriers.owners import settings
@@ -458,3 +458,13 @@ def test_a_datagram_that_the_pacer_allows_alone_sets_the_timer_of_the_next() -> 
     timer = connection.progress().timer
     assert timer < now + 2 * size / 1e6
     assert connection.transmit(timer)
+
+
+def test_a_late_acknowledgement_that_fails_costs_its_connection_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = answered(100)
+    connection.transmit(1.03)
+    monkeypatch.setattr(connection._quic._loss, "on_ack_ranges", lambda *_: 1 // 0)
+    with pytest.raises(EngineError):
+        connection.receive(bytes(100), 100, connection.path, 1.04)

@@ -324,10 +324,10 @@ class AioquicConnection:
 
     def receive(self, data: bytes, size: int, path: Path, now: float, ecn: int = NOT_ECT) -> None:
         """Processes a batch of datagrams. An exception of the library ends the connection."""
-        if self._is_unfinished:
-            self._finish()
         self._now = now
         try:
+            if self._is_unfinished:
+                self._finish()
             self._quic.receive_batch(data, size, path, now, ecn)
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
