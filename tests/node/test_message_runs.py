@@ -125,3 +125,24 @@ async def test_a_run_pauses_the_peer_at_the_message_that_fills_the_mailbox() -> 
         size = mailbox.level.size // mailbox.message_count
         assert mailbox.level.size - size <= SMALL.high
         assert len(here.peer._queue) == len(burst) - mailbox.message_count
+
+
+async def test_the_receiver_of_a_run_is_looked_up_again_after_its_end() -> None:
+    async with AsyncExitStack() as stack:
+        here = await receiver(stack, takes_runs=True)
+        table = here.node._running.system
+        first, second = (here.mailboxes[name] for name in ("holding", "dropping"))
+        to_first, to_second = (Message(SENDER, each.pid) for each in (first, second))
+        to_name = Message(SENDER, Atom("holding"))
+        for _ in range(2):
+            assert table.receiver_of_run(to_first) is first
+            assert table.receiver_of_run(to_second) is second
+            assert table.receiver_of_run(to_name) is first
+        assert table.receiver_of_run(to_first) is first
+        table.unregister("holding")
+        table.unregister("dropping")
+        table.register("holding", second)
+        assert table.receiver_of_run(to_name) is second
+        first.die(Atom("normal"))
+        assert table.receiver_of_run(to_first) is None
+        assert table.receiver_of_run(to_second) is second
