@@ -20,6 +20,9 @@ from quicdist import (
     StartError,
     Trust,
 )
+from quicdist.carriers.quic.connection import QuicConnection
+from quicdist.carriers.quic.engine import EngineError
+from quicdist.etf import Atom
 from quicdist.limits import CarrierLimits
 from tests.node import exported
 from tests.node.conftest import COOKIE, MakeNode
@@ -225,3 +228,48 @@ async def test_bad_weather_loses_and_reorders_nothing(
             for number in range(500):
                 assert (await sink.receive(timeout=PATIENCE))[0] == number
             assert proxy.dropped > 0
+
+
+@pytest.mark.parametrize("error", [EngineError("no"), ZeroDivisionError()])
+async def test_a_message_whose_engine_fails_ends_its_connection_once(
+    error: Exception, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        make_node() as one,
+        make_node(exports=[exported]) as two,
+        one.mailbox("a") as a,
+        two.mailbox("b") as b,
+    ):
+        await b.send(("a", one.name), b.pid)
+        there = await a.receive(timeout=PATIENCE)
+        await asyncio.sleep(0.05)
+        a.trap_exit = b.trap_exit = True
+        a.link(b.pid)
+        reference = a.monitor(b.pid)
+        call = asyncio.create_task(one.call(two.name, "py", "forever", []))
+        await asyncio.sleep(0.05)
+        peer = one._running.connections.up[Atom(two.name)]
+        connection = peer.connection
+        assert isinstance(connection, QuicConnection)
+        engine = connection._engine
+
+        def fail(*_: object) -> None:
+            raise error
+
+        with one.events() as events:
+            with monkeypatch.context() as broken:
+                broken.setattr(engine, "write", fail)
+                await a.send(there, b"lost")
+                await a.send(there, b"lost as well")
+            with pytest.raises(NoConnection):
+                await call
+            seen = [await a.receive(timeout=PATIENCE) for _ in range(2)]
+            down = await asyncio.wait_for(events.__anext__(), PATIENCE)
+        assert isinstance(down, NodeDown)
+        assert sorted(str(each[0]) for each in seen) == ["DOWN", "EXIT"]
+        assert all(each[-1] == "noconnection" for each in seen)
+        assert reference in next(each for each in seen if each[0] == "DOWN")
+        await a.send(there, b"after a new connection")
+        last = await b.receive(lambda each: isinstance(each, bytes), timeout=PATIENCE)
+        assert last == b"after a new connection"
+        assert not a.message_count
