@@ -7,7 +7,7 @@ import math
 
 import pytest
 from aioquic.quic.crypto import CryptoPair
-from aioquic.quic.packet import QuicProtocolVersion
+from aioquic.quic.packet import QuicProtocolVersion, decode_packet_number
 from aioquic.quic.stream import QuicStreamSender
 from aioquic.tls import CipherSuite
 from hypothesis import given
@@ -201,6 +201,39 @@ def test_data_in_order_is_joined_up_to_the_credit() -> None:
     results, _ = opened(pair, datagrams, 9, (4, 0, 59))
     assert results[0][1] == 5
     assert others(results) == [(14, payloads[5])]
+
+
+@given(
+    length=st.integers(1, 4),
+    expected=st.one_of(
+        st.integers(0, 1 << 34), st.sampled_from([(1 << 62) - 1, (1 << 62) - 200, 1 << 61])
+    ),
+    ahead=st.one_of(st.integers(-300, 300), st.integers(-(1 << 33), 1 << 33)),
+    spin=st.booleans(),
+    reserved=st.sampled_from([0, 0, 0, 1, 2, 3]),
+    count=st.integers(1, 3),
+)
+def test_packet_numbers_of_every_size_are_read(
+    length: int, expected: int, ahead: int, spin: bool, reserved: int, count: int
+) -> None:
+    pair = keys(SUITES[0])
+    first = 0x40 | spin << 5 | reserved << 3 | length - 1
+    number = min(max(expected + ahead, 0), (1 << 62) - 4)
+    payloads = [b"\x0c\x04" + var(10 * each, 1) + bytes(10) for each in range(count)]
+    datagrams = []
+    for at, payload in enumerate(payloads, number):
+        shown = (at % (1 << 8 * length)).to_bytes(length, "big")
+        datagrams.append(pair.encrypt_packet(bytes((first,)) + CID + shown, payload, at))
+    results, end = opened(pair, datagrams, expected, (4, 0, 1000))
+    truncated = number % (1 << 8 * length)
+    if reserved:
+        assert (results, end) == ([(0, 0, 0, b"", None)], 0)
+    elif decode_packet_number(truncated, 8 * length, expected) != number:
+        assert (number, payloads[0]) not in others(results)
+    elif number == expected:
+        assert results == [(end, count, first, bytes(10 * count), None)]
+    else:
+        assert others(results)[0] == (number, payloads[0])
 
 
 @given(

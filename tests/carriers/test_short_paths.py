@@ -5,10 +5,11 @@ The network is simulated without sockets or a clock, from a random seed.
 
 from __future__ import annotations
 
+import copy
 import heapq
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,9 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.engine import Batch, EngineError, Opening, aioquic_short, burst
+
+
+from quicdist.carriers.quic.engine import Batch, Opening, aioquic_packets, aioquic_short, burst
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths, is_tested
 from tests.carriers.owners import settings
@@ -69,6 +73,8 @@ class Network:
         self.loss = loss
         self._dice = random.Random(seed)
         self._flying: list[tuple[float, int, int, bytes]] = []
+        self.hurt: Callable[[bytes, random.Random], bytes] | None = None
+        """What changes some datagrams."""
         self._sent = 0
         client = engine(dialer, largest).dialer("localhost", ["quicdist/1"])
         client.verify_peer = lambda certificates: None
@@ -86,6 +92,8 @@ class Network:
             for data in each_of(side.connection.transmit(self.now)):
                 if self._dice.random() < self.loss:
                     continue
+                if self.hurt is not None and self._dice.random() < self.loss:
+                    data = self.hurt(data, self._dice)
                 late = 0.02 if self._dice.random() < self.loss else 0.0
                 self._sent += 1
                 arrival = self.now + 0.001 + late * self._dice.random()
@@ -185,6 +193,77 @@ def test_every_byte_arrives(
     assert taken["in"] > 0
     assert taken["out"] > 0
     assert not any(side.connection.closed for side in network.sides)
+
+
+def damaged(data: bytes, dice: random.Random) -> bytes:
+    """Returns a datagram with a changed bit, often of the header, or a part of it."""
+    if dice.random() < 0.3:
+        return data[: dice.randrange(1, len(data) + 1)]
+    changed = bytearray(data)
+    place = dice.choice([0, 1, 9, 10, dice.randrange(len(data))])
+    changed[place % len(data)] ^= 1 << dice.randrange(8)
+    return bytes(changed)
+
+
+def in_step(name: str, one: Callable[..., Any], other: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that calls both, and compares the results and the `Room`s."""
+
+    def checked(*arguments: Any) -> Any:
+        copies = [
+            copy.copy(each) if name == "frames" and not at else each
+            for at, each in enumerate(arguments)
+        ]
+        result = one(*arguments)
+        assert result == other(*copies)
+        if name == "frames":
+            for field_ in aioquic_packets.Room.__slots__:
+                assert getattr(arguments[0], field_) == getattr(copies[0], field_)
+        return result
+
+    return checked
+
+
+@pytest.mark.skipif(
+    aioquic_packets.take is aioquic_packets._take, reason="the compiled module was not built"
+)
+@pytest.mark.parametrize("seed", range(6))
+def test_both_implementations_do_the_same_on_a_hostile_path(
+    seed: int, monkeypatch: pytest.MonkeyPatch, taken: Counter[str]
+) -> None:
+    """Packets are damaged, repeated and lost, and keys and IDs change."""
+    for name in ("samples", "take", "seal", "frames"):
+        module = aioquic_packets if name == "samples" else aioquic_short
+        compiled, python = getattr(module, name), getattr(aioquic_packets, f"_{name}")
+        monkeypatch.setattr(module, name, in_step(name, compiled, python))
+    loss = (0.02, 0.05, 0.1)[seed % 3]
+    network = Network(SHORT, SHORT, loss=0.0, seed=seed, largest=(1200, 16_000)[seed % 2])
+    while not all(side.connection._quic._handshake_confirmed for side in network.sides):
+        network.step()
+    dice = random.Random(seed)
+    sent: list[dict[int, bytes]] = [{}, {}]
+    for side in network.sides:
+        side.connection.send_whole(False)
+        side.connection.peer_proved()
+    network.loss, network.hurt = loss, damaged
+    for round_ in range(60):
+        for place, side in enumerate(network.sides):
+            for stream in dice.sample([0, 4, 8], dice.choice([1, 1, 3])):
+                if place == 1 and stream not in network.sides[1].received:
+                    continue  # not there yet
+                data = dice.randbytes(dice.choice((1, 60, 1170, 5000, 30_000)))
+                side.connection.write(stream, [data])
+                sent[place][stream] = sent[place].get(stream, b"") + data
+        if round_ == 20:
+            network.sides[seed % 2].connection._quic.request_key_update()
+        if round_ % 20 == 15:
+            network.sides[0].connection.renew_id()
+        network.step()
+    network.run([sent[1], sent[0]])
+    for side, mine in zip(network.sides, reversed(sent), strict=True):
+        assert {stream: bytes(data) for stream, data in side.received.items()} == mine
+        assert side.connection.closed is None
+    assert taken["in"] > 0
+    assert taken["out"] > 0
 
 
 def test_what_is_forged_or_replayed_changes_nothing() -> None:
