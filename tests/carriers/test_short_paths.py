@@ -17,10 +17,14 @@ import pytest
 from aioquic.quic.connection import QuicConnection
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.engine import Batch, EngineError, Opening, aioquic_short, burst
-
-
-from quicdist.carriers.quic.engine import Batch, Opening, aioquic_packets, aioquic_short, burst
+from quicdist.carriers.quic.engine import (
+    Batch,
+    EngineError,
+    Opening,
+    aioquic_packets,
+    aioquic_short,
+    burst,
+)
 from quicdist.carriers.quic.engine import aioquic as adapter
 from quicdist.carriers.quic.engine.aioquic_short import TESTED, ShortPaths, is_tested
 from tests.carriers.owners import settings
