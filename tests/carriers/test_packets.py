@@ -10,7 +10,7 @@ from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicProtocolVersion, decode_packet_number
 from aioquic.quic.stream import QuicStreamSender
 from aioquic.tls import CipherSuite
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quicdist.carriers.quic.engine import aioquic_packets as packets
@@ -208,16 +208,20 @@ def test_data_in_order_is_joined_up_to_the_credit() -> None:
     expected=st.one_of(
         st.integers(0, 1 << 34), st.sampled_from([(1 << 62) - 1, (1 << 62) - 200, 1 << 61])
     ),
+    halves=st.sampled_from([0, 0, 1, -1]),
     ahead=st.one_of(st.integers(-300, 300), st.integers(-(1 << 33), 1 << 33)),
     spin=st.booleans(),
     reserved=st.sampled_from([0, 0, 0, 1, 2, 3]),
     count=st.integers(1, 3),
 )
+@example(length=1, expected=999, halves=1, ahead=0, spin=False, reserved=0, count=2)
+@example(length=1, expected=775, halves=1, ahead=0, spin=False, reserved=0, count=2)
 def test_packet_numbers_of_every_size_are_read(
-    length: int, expected: int, ahead: int, spin: bool, reserved: int, count: int
+    length: int, expected: int, halves: int, ahead: int, spin: bool, reserved: int, count: int
 ) -> None:
     pair = keys(SUITES[0])
     first = 0x40 | spin << 5 | reserved << 3 | length - 1
+    ahead += halves << 8 * length - 1  # half of the window of a number of this size
     number = min(max(expected + ahead, 0), (1 << 62) - 4)
     payloads = [b"\x0c\x04" + var(10 * each, 1) + bytes(10) for each in range(count)]
     datagrams = []
