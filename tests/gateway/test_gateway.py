@@ -283,16 +283,12 @@ async def test_nodes_keep_names_that_say_no_port() -> None:
 
 
 async def test_what_carried_a_connection_is_gone_with_it() -> None:
-    others: list[object] = []  # of other tests in this process
-
-    def left() -> list[object]:
-        names = ("QuicConnection", "TcpConnection")
-        found = [one for one in gc.get_objects() if type(one).__name__ in names]
-        return [one for one in found if not any(one is other for other in others)]
+    def left() -> list[str]:
+        names = (type(one).__name__ for one in gc.get_objects())
+        return sorted(name for name in names if name in ("QuicConnection", "TcpConnection"))
 
     async with gateway_and_beam() as (_, beam_one), gateway_and_beam() as (two, beam_two):
         gc.collect()
-        others += left()
         gc.disable()  # the cycle collector runs too rarely for this test
         try:
             dialer, listener = await connect(beam_one, beam_two, two.name)

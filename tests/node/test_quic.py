@@ -230,9 +230,9 @@ async def test_bad_weather_loses_and_reorders_nothing(
             assert proxy.dropped > 0
 
 
-@pytest.mark.parametrize("error", [EngineError("no"), ZeroDivisionError()])
+@pytest.mark.parametrize("error", [EngineError, ZeroDivisionError])
 async def test_a_message_whose_engine_fails_ends_its_connection_once(
-    error: Exception, make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+    error: type[Exception], make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
         make_node() as one,
@@ -254,7 +254,7 @@ async def test_a_message_whose_engine_fails_ends_its_connection_once(
         engine = connection._engine
 
         def fail(*_: object) -> None:
-            raise error
+            raise error("no")
 
         with one.events() as events:
             with monkeypatch.context() as broken:
