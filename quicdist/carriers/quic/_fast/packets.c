@@ -125,6 +125,29 @@ read_batch(PyObject *keys, PyObject *packets, Batch *batch)
     return is_outside(batch->total, batch->size, batch->start) ? -1 : 0;
 }
 
+/* Applies a cipher to the data of a packet with this number and header (RFC 9001, 5.3). Drops the
+   reference to the data, which may be NULL; then it returns NULL. */
+static PyObject *
+apply(PyObject *cipher, const unsigned char *iv, int64_t number, PyObject *data,
+      const unsigned char *head, Py_ssize_t head_size)
+{
+    unsigned char nonce[NONCE];
+    memcpy(nonce, iv, NONCE);
+    for (int each = 0; each < 8; each++)
+        nonce[NONCE - 1 - each] ^= (unsigned char)(number >> 8 * each);
+    PyObject *parts[] = {
+        PyBytes_FromStringAndSize((const char *)nonce, NONCE),
+        data,
+        PyBytes_FromStringAndSize((const char *)head, head_size),
+    };
+    PyObject *result = NULL;
+    if (parts[0] != NULL && parts[1] != NULL && parts[2] != NULL)
+        result = PyObject_Vectorcall(cipher, parts, 3, NULL);
+    for (int each = 0; each < 3; each++)
+        Py_XDECREF(parts[each]);
+    return result;
+}
+
 /* Opens the packet at `at`. Returns its payload, or NULL: with an exception, or with `first` -1 if it
    is not one of these keys and this connection ID. */
 static PyObject *
@@ -152,21 +175,9 @@ open_packet(const Batch *batch, Py_ssize_t at, int64_t expected, int *first, int
         truncated = truncated << 8 | head[NUMBER_AT + each];
     }
     *number = decode_number(truncated, 8 * length, expected);
-    unsigned char nonce[NONCE];
-    memcpy(nonce, batch->iv, NONCE);
-    for (int each = 0; each < 8; each++)
-        nonce[NONCE - 1 - each] ^= (unsigned char)(*number >> 8 * each);
     Py_ssize_t body = NUMBER_AT + length;
-    PyObject *parts[] = {
-        PyBytes_FromStringAndSize((const char *)nonce, NONCE),
-        PyBytes_FromStringAndSize((const char *)data + body, size - body),
-        PyBytes_FromStringAndSize((const char *)head, body),
-    };
-    PyObject *payload = NULL;
-    if (parts[0] != NULL && parts[1] != NULL && parts[2] != NULL)
-        payload = PyObject_Vectorcall(batch->decrypt, parts, 3, NULL);
-    for (int each = 0; each < 3; each++)
-        Py_XDECREF(parts[each]);
+    PyObject *closed = PyBytes_FromStringAndSize((const char *)data + body, size - body);
+    PyObject *payload = apply(batch->decrypt, batch->iv, *number, closed, head, body);
     if (payload != NULL && !PyBytes_Check(payload)) {
         Py_CLEAR(payload);
         PyErr_SetString(PyExc_TypeError, "the cipher returned no bytes");
@@ -424,23 +435,10 @@ encrypted(PyObject *encrypt, const unsigned char *iv, Head *head, int64_t number
     Py_ssize_t count = PyList_GET_SIZE(payloads);
     PyObject *bodies = PyList_New(count);
     for (Py_ssize_t each = 0; bodies != NULL && each < count; each++, number++) {
-        unsigned char nonce[NONCE];
-        memcpy(nonce, iv, NONCE);
-        for (int byte = 0; byte < 8; byte++)
-            nonce[NONCE - 1 - byte] ^= (unsigned char)(number >> 8 * byte);
         set_number(head, number);
         /* `encrypt` may run any code, which could change the list. */
         PyObject *payload = each < PyList_GET_SIZE(payloads) ? PyList_GET_ITEM(payloads, each) : NULL;
-        PyObject *parts[] = {
-            PyBytes_FromStringAndSize((const char *)nonce, NONCE),
-            Py_XNewRef(payload),
-            PyBytes_FromStringAndSize((const char *)head->bytes, head->size),
-        };
-        PyObject *body = NULL;
-        if (parts[0] != NULL && parts[1] != NULL && parts[2] != NULL)
-            body = PyObject_Vectorcall(encrypt, parts, 3, NULL);
-        for (int part = 0; part < 3; part++)
-            Py_XDECREF(parts[part]);
+        PyObject *body = apply(encrypt, iv, number, Py_XNewRef(payload), head->bytes, head->size);
         if (body != NULL &&
             (!PyBytes_Check(body) || PyBytes_GET_SIZE(body) < SENT_SAMPLE_AT + SAMPLE)) {
             Py_CLEAR(body);
