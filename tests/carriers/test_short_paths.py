@@ -399,47 +399,44 @@ def test_they_can_be_left_out() -> None:
     assert not isinstance(quic, ShortPaths)
 
 
-@pytest.mark.parametrize("then", ["progress", "transmit", "handle_timer", "receive"])
-def test_an_acknowledgement_with_data_counts_before_what_depends_on_it(then: str) -> None:
+def with_late_ack() -> tuple[Any, Sequence[Batch], float]:
+    """Returns an end with an acknowledgement that came with data, those batches and the time."""
     network = opened(SHORT, SHORT)
     here, there = network.dialer, network.listener
     network.wait(1.0)
     here.write(0, b"question")
     for data, size, _ in here.connection.transmit(network.now):
         there.connection.receive(data, size, there.connection.path, network.now)
+    here.connection.progress()
     there.write(0, b"answer")
     answers = there.connection.transmit(network.now + 0.01)
     for data, size, _ in answers:
         here.connection.receive(data, size, here.connection.path, network.now + 0.02)
     here.connection.drain(here)
+    return here, answers, network.now + 0.02
+
+
+@pytest.mark.parametrize("then", ["progress", "transmit", "handle_timer", "receive"])
+def test_an_acknowledgement_with_data_counts_before_what_depends_on_it(then: str) -> None:
+    here, answers, now = with_late_ack()
     assert here.data[0] == b"answer"
-    quic: Any = here.connection._quic  # type: ignore[attr-defined]
+    quic = here.connection._quic
     assert quic._late_ack is not None
     assert quic._loss.bytes_in_flight
     if then == "progress":
         assert here.connection.progress().acknowledged == here.written
     elif then == "receive":
         data, size, _ = answers[0]
-        here.connection.receive(data, size, here.connection.path, network.now + 0.03)
+        here.connection.receive(data, size, here.connection.path, now + 0.01)
     else:
-        getattr(here.connection, then)(network.now + 0.03)
+        getattr(here.connection, then)(now + 0.01)
     assert quic._late_ack is None
     assert not quic._loss.bytes_in_flight
 
 
 def answered(size: int) -> Any:
     """Returns an end with an acknowledgement that came with data, and `size` bytes to send."""
-    network = opened(SHORT, SHORT)
-    here, there = network.dialer, network.listener
-    network.wait(1.0)
-    here.write(0, b"question")
-    for data, length, _ in here.connection.transmit(network.now):
-        there.connection.receive(data, length, there.connection.path, network.now)
-    here.connection.progress()
-    there.write(0, b"answer")
-    for data, length, _ in there.connection.transmit(network.now + 0.01):
-        here.connection.receive(data, length, here.connection.path, network.now + 0.02)
-    here.connection.drain(here)
+    here, _, _ = with_late_ack()
     here.write(0, bytes(size))
     return here.connection
 

@@ -446,7 +446,7 @@ class QuicConnection:
         if self._gaps.is_waiting:
             self._gaps.hold(write)
         elif not self._pending and (now := self._loop.time()) >= self._quiet_from:
-            self._pending[write.stream] = list(write.parts)
+            self._pending[write.stream] = list(parts)
             try:
                 self._depart(now)
             except Exception:
