@@ -11,7 +11,7 @@ help:
 	@echo "make check    lint, type check, and all tests without sockets, processes or sleeps; one minute"
 	@echo "make test     run all tests in WORKERS processes"
 	@echo "make test-pure  run the tests that depend on the codec with the pure Python codec"
-	@echo "make test-all run the tests that need no Erlang on every other installed Python"
+	@echo "make test-all run the tests that need no Erlang on every other installed Python, with eager tasks and on uvloop"
 	@echo "make test-uvloop, make test-eager  run the node tests on uvloop, or with eager tasks"
 	@echo "make engine   build the native QUIC engine into the virtual environment (needs cargo)"
 	@echo "make test-engine  run the tests of connections, nodes and gateways on the native engine"
@@ -69,18 +69,19 @@ test-all: $(BIN)/.installed
 
 # The tests that run an event loop in the pytest process. Others would not use the chosen loop.
 LOOP_TESTS = tests/carriers tests/node tests/gateway tests/otp tests/doctor tests/metrics \
-	tests/typed/test_handlers.py tests/test_blocking.py -m "not erlang"
+	tests/typed/test_handlers.py tests/test_blocking.py -m "not erlang and not slow"
 test-uvloop: $(BIN)/.installed
-	QUICDIST_TEST_LOOP=uvloop $(BIN)/python $(PYTEST) $(or $(ARGS),$(LOOP_TESTS))
+	HYPOTHESIS_PROFILE=quick QUICDIST_TEST_LOOP=uvloop $(BIN)/python $(PYTEST) $(or $(ARGS),$(LOOP_TESTS))
 
 test-eager:
-	@QUICDIST_TEST_LOOP=eager WORKERS=$(WORKERS) sh scripts/test-on "$(VENV)" 3.12 $(or $(ARGS),$(LOOP_TESTS))
+	@HYPOTHESIS_PROFILE=quick QUICDIST_TEST_LOOP=eager WORKERS=$(WORKERS) sh scripts/test-on "$(VENV)" 3.12 $(or $(ARGS),$(LOOP_TESTS))
 
 engine: $(BIN)/.installed
 	@sh scripts/make-engine "$(VENV)"
 
 # The tests that use QUIC. Without cargo there is no native engine, and nothing to test.
-ENGINE_TESTS = tests/carriers tests/node tests/gateway tests/doctor
+# Tests marked slow do not use it.
+ENGINE_TESTS = tests/carriers tests/node tests/gateway tests/doctor -m "not slow"
 test-engine: tools $(BIN)/.installed
 	@sh scripts/make-engine "$(VENV)"
 	@sh scripts/test-engine "$(VENV)" $(WORKERS) $(or $(ARGS),$(ENGINE_TESTS))
