@@ -24,6 +24,7 @@ from tests.node import exported
 from tests.node.conftest import Beam, MakeNode, atom
 from tests.node.memory import Hub
 from tests.node.test_hostile import make
+from tests.support import loops
 from tests.support.waiting import PATIENCE, until
 
 FUNCTIONS = [
@@ -400,7 +401,7 @@ async def test_names_of_the_wrong_type_are_type_errors() -> None:
 async def test_a_function_that_ends_at_once_is_answered_in_an_eager_task() -> None:
     hub = Hub()
     loop = asyncio.get_running_loop()
-    loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009
+    loops.set_eager(loop)
     try:
         async with (
             make(hub, exports=[exported], limits=NodeLimits()) as one,

@@ -6,6 +6,8 @@ import asyncio
 import os
 import sys
 import warnings
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,19 @@ VARIABLE = "QUICDIST_TEST_LOOP"
 
 
 def set_eager(loop: asyncio.AbstractEventLoop) -> None:
-    """A loop with asyncio.eager_task_factory."""
+    """Sets asyncio.eager_task_factory, on uvloop too, from Python 3.12 on."""
     if sys.version_info >= (3, 12):
-        loop.set_task_factory(asyncio.eager_task_factory)
+        loop.set_task_factory(_eager)
+
+
+if sys.version_info >= (3, 12):
+
+    def _eager(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        # uvloop passes this option, which the factory of Python 3.12 does not have.
+        options.pop("eager_start", None)
+        return asyncio.eager_task_factory(loop, coroutine, **options)
 
 
 class EagerPolicy(asyncio.DefaultEventLoopPolicy):
