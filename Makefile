@@ -58,11 +58,12 @@ test: tools $(BIN)/.installed
 tools:
 	@sh scripts/need all
 
-# The tests that read or write terms. The other tests do not depend on the choice of codec.
+# The tests that read or write terms. The other tests do not depend on the choice of codec. `make test`
+# compares both codecs with more examples.
 PURE_TESTS = tests/etf tests/protocol tests/typed tests/otp tests/node/test_two_nodes.py \
-	tests/node/test_erlang.py tests/gateway/test_policy_erlang.py
+	tests/node/test_erlang.py tests/gateway/test_policy_erlang.py -m "not slow"
 test-pure: tools $(BIN)/.installed
-	QUICDIST_PURE_PYTHON=1 $(BIN)/python $(PYTEST) $(or $(ARGS),$(PURE_TESTS))
+	HYPOTHESIS_PROFILE=quick QUICDIST_PURE_PYTHON=1 $(BIN)/python $(PYTEST) $(or $(ARGS),$(PURE_TESTS))
 
 test-all: $(BIN)/.installed
 	@WORKERS=$(WORKERS) sh scripts/test-all "$(VENV)" $(ARGS)
