@@ -58,12 +58,15 @@ test: tools $(BIN)/.installed
 tools:
 	@sh scripts/need all
 
+# For tests that `make test` runs with more examples of hypothesis.
+FEW_EXAMPLES = HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick}
+
 # The tests that read or write terms. The other tests do not depend on the choice of codec. `make test`
 # compares both codecs with more examples.
 PURE_TESTS = tests/etf tests/protocol tests/typed tests/otp tests/node/test_two_nodes.py \
 	tests/node/test_erlang.py tests/gateway/test_policy_erlang.py -m "not slow"
 test-pure: tools $(BIN)/.installed
-	HYPOTHESIS_PROFILE=quick QUICDIST_PURE_PYTHON=1 $(BIN)/python $(PYTEST) $(or $(ARGS),$(PURE_TESTS))
+	$(FEW_EXAMPLES) QUICDIST_PURE_PYTHON=1 $(BIN)/python $(PYTEST) $(or $(ARGS),$(PURE_TESTS))
 
 test-all: $(BIN)/.installed
 	@WORKERS=$(WORKERS) sh scripts/test-all "$(VENV)" $(ARGS)
@@ -72,10 +75,10 @@ test-all: $(BIN)/.installed
 LOOP_TESTS = tests/carriers tests/node tests/gateway tests/otp tests/doctor tests/metrics \
 	tests/typed/test_handlers.py tests/test_blocking.py -m "not erlang and not slow"
 test-uvloop: $(BIN)/.installed
-	HYPOTHESIS_PROFILE=quick QUICDIST_TEST_LOOP=uvloop $(BIN)/python $(PYTEST) $(or $(ARGS),$(LOOP_TESTS))
+	$(FEW_EXAMPLES) QUICDIST_TEST_LOOP=uvloop $(BIN)/python $(PYTEST) $(or $(ARGS),$(LOOP_TESTS))
 
 test-eager:
-	@HYPOTHESIS_PROFILE=quick QUICDIST_TEST_LOOP=eager WORKERS=$(WORKERS) sh scripts/test-on "$(VENV)" 3.12 $(or $(ARGS),$(LOOP_TESTS))
+	@$(FEW_EXAMPLES) QUICDIST_TEST_LOOP=eager WORKERS=$(WORKERS) sh scripts/test-on "$(VENV)" 3.12 $(or $(ARGS),$(LOOP_TESTS))
 
 engine: $(BIN)/.installed
 	@sh scripts/make-engine "$(VENV)"
