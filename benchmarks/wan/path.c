@@ -49,7 +49,8 @@ static const uint64_t second = 1000000000;
 enum { FEW = 4 };
 static const uint64_t recent = 200000000;
 
-/* Newer than some headers. */
+/* Newer than some headers. The kernel takes USO for IPv4 and IPv6 together or not at all; the hosts have
+ * IPv4 addresses, so a piece is an IPv4 packet. */
 enum { OFFLOAD_USO = 0x20 | 0x40, GSO_UDP = 5 };
 
 /* The offload header of a TUN device, and the packet that follows it. */

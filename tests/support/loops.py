@@ -17,17 +17,15 @@ VARIABLE = "QUICDIST_TEST_LOOP"
 def set_eager(loop: asyncio.AbstractEventLoop) -> None:
     """Sets asyncio.eager_task_factory, on uvloop too, from Python 3.12 on."""
     if sys.version_info >= (3, 12):
-        loop.set_task_factory(_eager)
 
+        def eager(
+            loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+        ) -> asyncio.Task[Any]:
+            # uvloop passes this option, which the factory of Python 3.12 does not have.
+            options.pop("eager_start", None)
+            return asyncio.eager_task_factory(loop, coroutine, **options)
 
-if sys.version_info >= (3, 12):
-
-    def _eager(
-        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
-    ) -> asyncio.Task[Any]:
-        # uvloop passes this option, which the factory of Python 3.12 does not have.
-        options.pop("eager_start", None)
-        return asyncio.eager_task_factory(loop, coroutine, **options)
+        loop.set_task_factory(eager)
 
 
 class EagerPolicy(asyncio.DefaultEventLoopPolicy):
