@@ -280,9 +280,8 @@ async def test_streams_are_counted_over_the_whole_life() -> None:
         for number in range(1, most):
             reset = b"\x04" + var(4 * number) + b"\x00\x00"
             await us.send(reset, b"\x05" + var(4 * number) + b"\x00")
-            us.stranger.hear()
-            us.stranger.say()
-            await us.server.settle()
+            await us.send(ack(us.quic._packet_number - 1))
+        assert len(us.quic._streams) < most / 2
         assert us.refused is None
         assert us.engine.closed is None
         await us.send(stream(4 * most, 0, b"x"))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicdist.carriers.quic.engine import aioquic_ranges
-from quicdist.carriers.quic.engine.aioquic_ranges import Pieces, Ranges
+from quicdist.carriers.quic.engine.aioquic_ranges import Pieces, Ranges, ReceivedPackets
 
 operations = st.lists(
     st.tuples(
@@ -131,3 +131,32 @@ def test_a_peer_that_ignores_overlapping_frames_gets_everything(
                 else:
                     lose(sender, start, stop)
     assert received == written
+
+
+# -- received packets -----------------------------------------------------------------------------
+
+
+@given(packets=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 9)), max_size=60))
+def test_packets_are_received_once(packets: list[tuple[int, int]]) -> None:
+    received = ReceivedPackets()
+    expected: set[int] = set()
+    for start, count in packets:
+        received.add(start, start + count)
+        expected.update(range(start, start + count))
+    assert {number for number in range(220) if number in received} == expected
+
+
+def test_the_lowest_packets_count_as_received_when_there_are_too_many_gaps() -> None:
+    received = ReceivedPackets()
+    most = aioquic_ranges.MAX_RECEIVED_RANGES
+    for number in range(0, 2 * most, 2):
+        received.add(number)
+    assert 1 not in received
+    received.add(2 * most)
+    assert 1 not in received  # above the first range
+    assert 0 in received
+    received.add(2 * most + 2)
+    assert 1 in received
+    assert 3 not in received
+    received.add(3)
+    assert [number in received for number in (2, 3, 4, 5)] == [True, True, True, False]

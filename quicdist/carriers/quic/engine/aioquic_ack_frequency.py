@@ -22,6 +22,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.tls import Epoch
 
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
+from quicdist.carriers.quic.engine.aioquic_ranges import Ranges, ReceivedPackets
 
 if TYPE_CHECKING:
     from quicdist.carriers.quic.engine.aioquic_recovery import Recovery
@@ -162,12 +163,20 @@ class FrequencyQuic(BoundedQuic):
     """Whether an IMMEDIATE_ACK frame has arrived since the last acknowledgement."""
     _told_of = -1
     """Lower bound of the last packet received before the last sent ACK."""
+    _confirmed = -1
+    """The peer has confirmed an ACK of all packets up to this one; -1 if that is dealt with."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         epochs = frozenset((Epoch.ONE_RTT,))
         self._frames[ACK_FREQUENCY] = self._handle_ack_frequency_frame, epochs
         self._frames[IMMEDIATE_ACK] = self._handle_immediate_ack_frame, epochs
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        space: Any = self._spaces[Epoch.ONE_RTT]
+        space.ack_queue = Ranges()
+        space.received_packets = ReceivedPackets()
 
     # -- transport parameters -------------------------------------------------------------------
 
@@ -241,8 +250,23 @@ class FrequencyQuic(BoundedQuic):
 
     def acknowledged(self, space: QuicPacketSpace) -> None:
         """Reports that no acknowledgement is pending, as one was just sent."""
+        if self._confirmed >= 0:
+            space.ack_queue.subtract(0, self._confirmed + 1)
+            self._confirmed = -1
         self._told_of = space.largest_received_packet
         self._is_ack_wanted = False
+
+    def _on_ack_delivery(
+        self, delivery: QuicDeliveryState, space: QuicPacketSpace, highest_acked: int
+    ) -> None:
+        """Keeps the ranges of a confirmed ACK until the next one.
+
+        A packet below them may have arrived after that ACK, which nothing has acknowledged yet.
+        """
+        if space is not self._spaces[Epoch.ONE_RTT]:
+            super()._on_ack_delivery(delivery, space, highest_acked)
+        elif delivery is QuicDeliveryState.ACKED:
+            self._confirmed = max(self._confirmed, highest_acked)
 
     # -- as a sender ----------------------------------------------------------------------------
 

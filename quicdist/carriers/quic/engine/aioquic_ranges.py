@@ -1,4 +1,4 @@
-"""Replacements of aioquic's `RangeSet`: with binary search, and with the boundaries of frames.
+"""Replacements of aioquic's range sets, with binary search.
 
 aioquic's `RangeSet` scans the list from the start on each operation. A peer controls the number of
 ranges, for example with a gap at every second byte of a stream, or with an acknowledgement of every
@@ -14,6 +14,10 @@ from aioquic.quic.rangeset import RangeSet
 
 _FEW = 8
 """Number of ranges below which a linear scan is faster than a binary search."""
+
+MAX_RECEIVED_RANGES = 512
+"""Maximum number of ranges in ReceivedPackets. A lost packet leaves a gap for good, so they cover
+51,200 packets at a loss of 1 %."""
 
 
 def _start(each: range) -> int:
@@ -93,6 +97,35 @@ class Ranges(RangeSet):
         if ranges[last - 1].stop > stop:
             left.append(range(stop, ranges[last - 1].stop))
         ranges[first:last] = left
+
+
+class ReceivedPackets:
+    """The numbers of received packets, which detect copies (RFC 9000, 13.2.3).
+
+    aioquic keeps the last 128 numbers and drops all packets below them. A path that reorders delays
+    packets by more than that, and each dropped one would count as lost at the peer. Here the
+    numbers are ranges, of which the lowest is given up.
+    """
+
+    __slots__ = ("_lower", "_ranges")
+
+    def __init__(self) -> None:
+        self._ranges = Ranges()
+        self._lower = 0
+        """The number below which all packets count as received."""
+
+    def add(self, number: int, stop: int | None = None) -> None:
+        """Adds a number, or those from `number` to before `stop`."""
+        self._ranges.add(number, number + 1 if stop is None else stop)
+        if len(self._ranges.parts) > MAX_RECEIVED_RANGES:
+            self._lower = self._ranges.shift().stop
+
+    def __contains__(self, number: int) -> bool:
+        if number < self._lower:
+            return True
+        parts = self._ranges.parts
+        at = bisect_right(parts, number, key=_start)
+        return at > 0 and number < parts[at - 1].stop
 
 
 class Pieces(Ranges):

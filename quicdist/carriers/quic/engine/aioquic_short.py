@@ -174,10 +174,6 @@ class ShortPaths(MarkedQuic):
         """Streams that have nothing to send. They are not in `_streams_queue`, which is walked for
         each packet."""
 
-    def _initialize(self, peer_cid: bytes) -> None:
-        super()._initialize(peer_cid)
-        self._spaces[Epoch.ONE_RTT].ack_queue = Ranges()
-
     def wake_streams(self) -> None:
         """Returns all streams to `_streams_queue`, since any of them may have something to send."""
         self._streams_queue += self._resting.values()
@@ -814,9 +810,8 @@ def _record(space: QuicPacketSpace, start: int, stop: int) -> None:
     queue.add(start, stop)
     if len(queue.parts) > recovery.MAX_ACK_RANGES:
         queue.shift()
-    if stop - start > 1:
-        space.received_packets._received.update(range(start, stop - 1))
-    space.received_packets.add(stop - 1)
+    received: Any = space.received_packets
+    received.add(start, stop)
 
 
 def _pending_size(stream: QuicStream) -> int:

@@ -10,6 +10,7 @@ from aioquic._buffer import Buffer, BufferReadError
 from aioquic.buffer import encode_uint_var
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.rangeset import RangeSet
+from aioquic.tls import Epoch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -291,6 +292,25 @@ def answers(packets: Sequence[int], threshold: int) -> list[int]:
             answered.append(number)
             acknowledged = received[-1].stop - 1
     return answered
+
+
+@pytest.mark.parametrize("engine", ["aioquic", "aioquic-plain"])
+def test_a_late_packet_is_acknowledged_after_a_confirmation_of_later_ones(engine: str) -> None:
+    receiver = Receiver(engine)
+    receiver.takes(request(0, MOST), IMMEDIATE)
+    receiver.takes(IMMEDIATE, skipped=1)
+    quic = receiver.end._quic
+    received = quic._spaces[Epoch.ONE_RTT].ack_queue
+    acknowledging, largest = quic._packet_number - 1, receiver._number
+    assert largest in received
+    confirmation = b"\x02" + encode_uint_var(acknowledging) + b"\x00\x00\x00"
+    receiver._number = largest - 2
+    assert not receiver.takes(PING)
+    receiver._number = largest
+    assert not receiver.takes(confirmation)
+    assert largest - 1 in received
+    assert receiver.takes(IMMEDIATE)
+    assert list(received) == [range(largest + 1, largest + 3)]
 
 
 def test_the_examples_of_the_draft() -> None:
