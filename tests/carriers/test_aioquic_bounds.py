@@ -21,7 +21,7 @@ from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.tls import Context, Epoch
 
 from quicdist.carriers.quic.engine import aioquic as adapter
-from quicdist.carriers.quic.engine import aioquic_bounds
+from quicdist.carriers.quic.engine import aioquic_bounds, aioquic_keys
 from quicdist.carriers.quic.engine.aioquic_bounds import BoundedQuic
 from quicdist.carriers.quic.engine.aioquic_ranges import Ranges
 from quicdist.carriers.quic.initial import packets_in
@@ -114,8 +114,8 @@ def test_methods_that_are_overridden_take_what_we_take(name: str) -> None:
 
 def test_keys_are_opened_as_aioquic_opens_them() -> None:
     for ours, theirs in (
-        (aioquic_bounds._ReceiveKeys, CryptoContext),
-        (aioquic_bounds._OneRttKeys, CryptoPair),
+        (aioquic_keys.ReceiveKeys, CryptoContext),
+        (aioquic_keys.OneRttKeys, CryptoPair),
     ):
         for name in ("decrypt_packet", "_update_key"):
             if name in vars(ours):
@@ -128,7 +128,7 @@ async def test_what_is_replaced_is_there() -> None:
     async with talk() as us:
         quic = us.quic
         assert type(quic._QuicConnection__frame_handlers) is aioquic_bounds._Frames
-        assert type(quic._cryptos[Epoch.ONE_RTT]) is aioquic_bounds._OneRttKeys
+        assert type(quic._cryptos[Epoch.ONE_RTT]) is aioquic_keys.OneRttKeys
         assert quic.tls._handle_reassembled_message.__name__ == "bounded"
         parameters = inspect.signature(Context._handle_reassembled_message).parameters
         assert list(parameters)[1:] == ["message_type", "input_buf", "output_buf"]
@@ -301,8 +301,7 @@ async def test_keys_change_no_faster_than_we_answer() -> None:
         with_new_keys(us.stranger)
         await us.send(b"\x01")
         assert us.refused is None
-        keys = us.quic._cryptos[Epoch.ONE_RTT]
-        assert isinstance(keys, aioquic_bounds._OneRttKeys)
+        keys = us.quic.keys
         assert keys._not_before >= BOUNDS.min_packets_per_key
         us.quic._packet_number = keys._not_before - 1
         with_new_keys(us.stranger)
@@ -332,7 +331,7 @@ async def test_the_next_keys_are_derived_once(monkeypatch: pytest.MonkeyPatch) -
         derived.append(keys)
         return next_key_phase(keys)
 
-    monkeypatch.setattr(aioquic_bounds, "next_key_phase", deriving)
+    monkeypatch.setattr(aioquic_keys, "next_key_phase", deriving)
     async with talk() as us:
         head = b"\x41" + us.stranger.quic._peer_cid.cid
         for number in range(40):

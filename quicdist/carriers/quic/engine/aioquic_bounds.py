@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from aioquic._buffer import Buffer
-from aioquic._crypto import CryptoError
 from aioquic.quic.connection import (
     NetworkAddress,
     QuicConnection,
@@ -19,17 +18,12 @@ from aioquic.quic.connection import (
     QuicConnectionId,
     QuicReceiveContext,
 )
-from aioquic.quic.crypto import (
-    CryptoContext,
-    CryptoPair,
-    KeyUnavailableError,
-    next_key_phase,
-)
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType, decode_packet_number
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
+from quicdist.carriers.quic.engine.aioquic_keys import OneRttKeys
 from quicdist.carriers.quic.engine.aioquic_ranges import Pieces, Ranges
 from quicdist.carriers.quic.initial import packets_in
 from quicdist.carriers.reject_reason import RejectReason
@@ -59,6 +53,8 @@ class BoundedQuic(QuicConnection):
     is_proved = False
     """Whether the peer has proved that it has the cookie."""
 
+    keys: OneRttKeys
+    """The 1-RTT keys, made by `_initialize`."""
     _frames: _Frames
     _frames_left: float
     _messages_left: int
@@ -149,8 +145,13 @@ class BoundedQuic(QuicConnection):
 
         # tls.Context has no other hook between a message and its parser.
         self.tls._handle_reassembled_message = bounded  # type: ignore[method-assign]
-        keys = self._cryptos[Epoch.ONE_RTT]
-        self._cryptos[Epoch.ONE_RTT] = _OneRttKeys(keys, self)
+        self.keys = OneRttKeys(
+            self._cryptos[Epoch.ONE_RTT],
+            packets_sent=lambda: self._packet_number,
+            least=self.bounds.min_packets_per_key,
+            told_too_soon=self._key_updated_too_soon,
+        )
+        self._cryptos[Epoch.ONE_RTT] = self.keys
 
     def _exceed_tls(self, reason: str) -> None:
         self._exceed(
@@ -288,7 +289,17 @@ class BoundedQuic(QuicConnection):
         super()._write_new_connection_id_frame(builder, connection_id)
         self._last_id_told = max(self._last_id_told, connection_id.sequence_number)
 
-    def key_updated_too_soon(self) -> None:
+    # -- keys -----------------------------------------------------------------------------------
+
+    def update_keys(self) -> None:
+        """Updates the 1-RTT keys once the peer has acknowledged a packet of this phase.
+
+        RFC 9001, section 6.1, requires that.
+        """
+        if self._spaces[Epoch.ONE_RTT].largest_acked_packet >= self.keys.first_sent:
+            self.keys.update()
+
+    def _key_updated_too_soon(self) -> None:
         """Closes the connection after a too early key update (RFC 9001, 6.2)."""
         self.exceeded = self.exceeded or RejectReason.KEY_UPDATES
         self.close(
@@ -367,60 +378,6 @@ class _CountedBuffer:
 
     def pull_uint64(self) -> int:
         return self._count().pull_uint64()
-
-
-class _ReceiveKeys(CryptoContext):
-    """Receive keys that cache the keys of the next key phase.
-
-    aioquic derives these keys for each packet with the other key phase bit, even for forged ones
-    (RFC 9001, 9.5).
-    """
-
-    _next: CryptoContext | None = None
-
-    def next_keys(self) -> CryptoContext:
-        """Returns the keys of the next phase, which are derived once per phase."""
-        if self._next is None or self._next.key_phase == self.key_phase:
-            self._next = next_key_phase(self)
-        return self._next
-
-    def decrypt_packet(
-        self, packet: bytes, encrypted_offset: int, expected_packet_number: int
-    ) -> tuple[bytes, bytes, int, bool]:
-        if self.aead is None or self.hp is None:
-            raise KeyUnavailableError("Decryption key is not available")
-        header, truncated = self.hp.remove(packet, encrypted_offset)
-        number = decode_packet_number(truncated, ((header[0] & 3) + 1) * 8, expected_packet_number)
-        keys = self if header[0] >> 2 & 1 == self.key_phase else self.next_keys()
-        assert keys.aead is not None
-        payload = keys.aead.decrypt(packet[len(header) :], header, number)
-        return header, payload, number, keys is not self
-
-
-class _OneRttKeys(CryptoPair):
-    """The 1-RTT keys, with a limit on the rate at which the peer can update them."""
-
-    def __init__(self, theirs: CryptoPair, quic: BoundedQuic) -> None:
-        super().__init__(
-            recv_setup_cb=theirs.recv._setup_cb,
-            recv_teardown_cb=theirs.recv._teardown_cb,
-            send_setup_cb=theirs.send._setup_cb,
-            send_teardown_cb=theirs.send._teardown_cb,
-        )
-        self.recv = _ReceiveKeys(
-            setup_cb=theirs.recv._setup_cb, teardown_cb=theirs.recv._teardown_cb
-        )
-        self._quic = quic
-        self._not_before = 0
-        """The local packet number from which the peer may update keys again."""
-
-    def _update_key(self, trigger: str) -> None:
-        sent = self._quic._packet_number
-        if trigger == "remote_update" and sent < self._not_before:
-            self._quic.key_updated_too_soon()
-            raise CryptoError("a key update too soon after the last one")
-        self._not_before = sent + self._quic.bounds.min_packets_per_key
-        super()._update_key(trigger)
 
 
 def end_of_credit(quic: QuicConnection, stream: QuicStream) -> int:

@@ -28,7 +28,6 @@ from aioquic.quic.connection import (
     QuicNetworkPath,
     QuicReceiveContext,
 )
-from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import StreamDataReceived
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
@@ -38,6 +37,7 @@ from quicdist.carriers.quic.ecn import CE, ECT0, ECT1, EcnCounts
 from quicdist.carriers.quic.engine import MAX_SEGMENTED, MAX_SEGMENTS, Batch
 from quicdist.carriers.quic.engine.aioquic_bounds import end_of_credit
 from quicdist.carriers.quic.engine.aioquic_ecn import MarkedQuic
+from quicdist.carriers.quic.engine.aioquic_keys import OneRttKeys
 from quicdist.carriers.quic.engine.aioquic_packets import (
     NUMBER_AT,
     NUMBER_LENGTH,
@@ -135,6 +135,7 @@ class ShortPaths(MarkedQuic):
     """aioquic's connection with fast paths."""
 
     _loss: Recovery
+    keys: OneRttKeys
     is_proved = False
     """Whether the peer has proved the cookie. The frames of other peers are counted."""
 
@@ -144,10 +145,9 @@ class ShortPaths(MarkedQuic):
     """Time of the last extension of the idle timeout."""
     _is_refresh_due = False
     """Whether the next timer must take that into account."""
-    _pair: CryptoPair | None = None
-    """The 1-RTT keys, cached because the hash of an enum takes half the time of a packet."""
     _tls_stream: QuicStream | None = None
-    """The stream of CRYPTO frames in 1-RTT packets, cached for the same reason."""
+    """The stream of CRYPTO frames in 1-RTT packets, cached because the hash of an enum takes
+    half the time of a packet."""
     _run: _Run | None = None
     """Stream data that is not delivered yet; None between two batches."""
     _run_stream: QuicStream | None = None
@@ -237,19 +237,14 @@ class ShortPaths(MarkedQuic):
         cid = data[at + 1 : at + NUMBER_AT]
         if cid != self.host_cid and not self._is_another_id(cid):
             return at
-        crypto = self._keys().recv
+        crypto = self.keys.recv
+        if crypto.first < 0:
+            return at
         if crypto.aead is not self._opened_with:
             self._opened_with = crypto.aead
             self._open_keys = open_keys(crypto)
         packets = protected(self._open_keys, cid, data, size, at)
         return self._take_packets(space, path, packets, now, ecn)
-
-    def _keys(self) -> CryptoPair:
-        """The 1-RTT keys, which are the same object after the handshake."""
-        pair = self._pair
-        if pair is None:
-            pair = self._pair = self._cryptos[Epoch.ONE_RTT]
-        return pair
 
     def _is_another_id(self, cid: bytes) -> bool:
         """Whether this is another ID of a dialer. For a listener, aioquic handles such IDs."""
@@ -610,7 +605,7 @@ class ShortPaths(MarkedQuic):
             or self._ping_pending
             or self._probe_pending
             or self._datagrams_pending
-            or self._keys()._update_key_requested
+            or self.keys._update_key_requested
             or not self._tls_sender().buffer_is_empty
         ):
             return False
@@ -739,7 +734,7 @@ class ShortPaths(MarkedQuic):
         """Returns protected packets and records them as sent. The first one has the ACK frame."""
         number = self._packet_number
         payloads, pieces = burst.payloads, burst.pieces
-        crypto = self._keys().send
+        crypto = self.keys.send
         if crypto.aead is not self._sealed_with:
             self._sealed_with = crypto.aead
             self._seal_keys = seal_keys(crypto)
