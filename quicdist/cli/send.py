@@ -12,8 +12,10 @@ from quicdist.cli.options import ClientOptions, PeerNode, Timeout, peer_of
 
 if TYPE_CHECKING:
     from quicdist.etf import Pid
-    from quicdist.node.node import Node
     from quicdist.runtime.mailbox import Mailbox
+
+_NOBODY = "quicdist_send_nobody"
+"""A name that no process has."""
 
 
 @takes_groups
@@ -53,7 +55,7 @@ def send(
             creation = ours.peer(node).creation
             receiver = _receiver(node, to, creation)
             term = client.parse("MESSAGE", message, node=node, creation=creation)
-            await _check_exists(ours, me, node, receiver, timeout)
+            await _check_exists(me, node, receiver, timeout)
             await me.send(receiver, term)
 
     client.run(main(), options.verbose)
@@ -75,17 +77,24 @@ def _receiver(node: str, text: str, creation: int) -> Pid | tuple[str, str]:
 
 
 async def _check_exists(
-    ours: Node, me: Mailbox, node: str, receiver: Pid | tuple[str, str], timeout: float
+    me: Mailbox, node: str, receiver: Pid | tuple[str, str], timeout: float
 ) -> None:
-    """Raises Problem if there is no such process: DOWN of its monitor precedes the pong."""
+    """Raises Problem if there is no such process.
+
+    A second monitor, of a name that no process has, tells when that is known. Its DOWN follows that
+    of the first one, since signals of one process to a node keep their order, and a DOWN of a
+    monitor by name follows what was sent before it. An answer of another process would not.
+    """
     from quicdist.errors import ReceiveTimeout
 
-    monitor = me.monitor(receiver)
-    if not await ours.ping(node, timeout=timeout):
-        raise Problem(ExitCode.TIMEOUT, f"{node} does not answer; nothing was sent")
+    monitor, known = me.monitor(receiver), me.monitor((_NOBODY, node))
     try:
-        await me.receive(lambda message: message[:2] == ("DOWN", monitor), timeout=0)
+        down = await me.receive(
+            lambda message: message[:2] in (("DOWN", monitor), ("DOWN", known)), timeout=timeout
+        )
     except ReceiveTimeout:
+        raise Problem(ExitCode.TIMEOUT, f"{node} does not answer; nothing was sent") from None
+    if down[1] == known:
         me.demonitor(monitor)
         return
     who = receiver[0] if isinstance(receiver, tuple) else str(receiver)

@@ -109,6 +109,9 @@ class Mailbox(Process):
         for that node. As in Erlang, the return of this method does not mean that the message has
         arrived. If the method is cancelled while it waits, the message is still sent.
 
+        Messages of this mailbox to one process arrive in the order in which they were sent. Calls,
+        `Node.send` and other mailboxes are other processes, whose messages may overtake these.
+
         Raises NoConnection, NoProcess if no process of this node has that name, and EtfEncodeError.
         """
         self._check_affinity()
