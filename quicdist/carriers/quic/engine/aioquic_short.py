@@ -265,7 +265,7 @@ class ShortPaths(MarkedQuic):
         data, _, at, _, cid = packets
         largest = space.largest_received_packet
         expected = start = stop = max(space.expected_packet_number, largest + 1)
-        is_ack_eliciting = has_copies = False
+        is_ack_eliciting = False
         newest = count = 0
         while at < len(data):
             at, taken, first, joined, other = take(
@@ -289,7 +289,6 @@ class ShortPaths(MarkedQuic):
                 _record(space, start, stop)
                 if number in space.received_packets:
                     start = stop
-                    has_copies = True
                     continue
                 start = number
             stop = number + 1
@@ -306,7 +305,7 @@ class ShortPaths(MarkedQuic):
                 is_ack_eliciting |= self._take_others(payload[end:], path, cid, now)
                 if self._close_pending or self._state is not QuicConnectionState.CONNECTED:
                     return len(data)
-        if not count and not has_copies:
+        if not count:
             return at
         self._deliver_run()
         _record(space, start, stop)

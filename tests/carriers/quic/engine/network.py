@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -208,7 +209,8 @@ class Network:
 
     def _next(self) -> float:
         timers = [end.connection.progress().timer for end in self.ends]
-        return min([at for at in timers if at is not None] + [each[0] for each in self._flying[:1]])
+        arrivals = [each[0] for each in self._flying[:1]]
+        return min([at for at in timers if at is not None] + arrivals, default=math.inf)
 
     def _step(self) -> None:
         self.settle()

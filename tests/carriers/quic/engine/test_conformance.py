@@ -649,6 +649,23 @@ def test_a_silent_peer_is_noticed_after_the_idle_timeout(engine: str) -> None:
     assert 4.0 <= network.now - before <= 8.0
 
 
+@pytest.mark.parametrize("engine", [*ENGINES, "aioquic-plain"])
+def test_copies_of_a_datagram_do_not_put_off_the_idle_timeout(engine: str) -> None:
+    network = opened("aioquic", settings(engine, limits=CarrierLimits(idle_timeout=5.0)))
+    listener = network.listener.connection
+    network.dialer.write(0, b"once")
+    ((datagram, _, _),) = network.dialer.connection.transmit(network.now)
+    before = network.now
+    network.is_cut = True
+    while listener.closed is None:
+        assert network.now - before < 8.0
+        listener.receive(datagram, len(datagram), (HERE, None), network.now)
+        listener.drain(network.listener)
+        network.wait(0.5)
+    assert listener.closed.is_idle
+    assert network.listener.data[0] == b"once"
+
+
 @each_engine
 def test_keys_are_logged(engine: str, tmp_path: Path) -> None:
     file = tmp_path / "keys"
