@@ -479,8 +479,8 @@ class AioquicConnection:
                 self._finish()
             if space.ack_at is not None:
                 quic.hasten_ack(space, now)
-            if quic._handshake_confirmed and quic._packet_number >= quic.keys.update_at:
-                quic.update_keys()
+            if quic._handshake_confirmed and quic.are_keys_due():
+                quic.keys.update()
             if now >= quic.ask_at and self._congestion.bytes_in_flight > quic.late_bytes:
                 quic.take_late_ack()
                 quic.consider(now)  # a message on an idle path does not wait for this

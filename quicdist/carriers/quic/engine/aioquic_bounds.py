@@ -23,7 +23,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
-from quicdist.carriers.quic.engine.aioquic_keys import OneRttKeys
+from quicdist.carriers.quic.engine.aioquic_keys import OneRttKeys, packets_per_key
 from quicdist.carriers.quic.engine.aioquic_ranges import Pieces, Ranges
 from quicdist.carriers.quic.initial import packets_in
 from quicdist.carriers.reject_reason import RejectReason
@@ -291,13 +291,15 @@ class BoundedQuic(QuicConnection):
 
     # -- keys -----------------------------------------------------------------------------------
 
-    def update_keys(self) -> None:
-        """Updates the 1-RTT keys once the peer has acknowledged a packet of this phase.
+    def are_keys_due(self) -> bool:
+        """Whether this end should update keys.
 
-        RFC 9001, section 6.1, requires that.
+        It may once the peer has acknowledged a packet of this phase (RFC 9001, 6.1).
         """
-        if self._spaces[Epoch.ONE_RTT].largest_acked_packet >= self.keys.first_sent:
-            self.keys.update()
+        first, limit = self.keys.first_sent, packets_per_key(self._max_datagram_size)
+        if self._packet_number - first < limit:
+            return False
+        return self._spaces[Epoch.ONE_RTT].largest_acked_packet >= first
 
     def _key_updated_too_soon(self) -> None:
         """Closes the connection after a too early key update (RFC 9001, 6.2)."""

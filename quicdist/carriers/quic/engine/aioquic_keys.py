@@ -17,9 +17,17 @@ from aioquic.quic.crypto import (
 )
 from aioquic.quic.packet import decode_packet_number
 
-MAX_PACKETS_PER_KEY = 1 << 22
-"""Number of packets after which this end updates keys: half of the limit of AES-GCM (RFC 9001,
-6.6)."""
+MAX_PACKETS_PER_KEY = 1 << 27
+"""Number of packets of up to `SMALL_PACKET` bytes after which this end updates keys: half of the
+limit of AES-GCM (RFC 9001, B.1)."""
+SMALL_PACKET = 1 << 11
+MAX_LARGE_PACKETS_PER_KEY = 1 << 22
+"""The same of packets of up to 2^16 bytes."""
+
+
+def packets_per_key(size: int) -> int:
+    """Returns the number of packets of at most `size` bytes after which this end updates keys."""
+    return MAX_PACKETS_PER_KEY if size <= SMALL_PACKET else MAX_LARGE_PACKETS_PER_KEY
 
 
 class ReceiveKeys(CryptoContext):
@@ -93,8 +101,6 @@ class OneRttKeys(CryptoPair):
         self._told_too_soon = told_too_soon
         self.first_sent = 0
         """The first packet number that was sent with these keys."""
-        self.update_at = MAX_PACKETS_PER_KEY
-        """The packet number from which on this end updates them."""
         self._not_before = 0
         """The packet number from which on the peer may update them."""
 
@@ -119,7 +125,6 @@ class OneRttKeys(CryptoPair):
             self._told_too_soon()
             raise CryptoError("a key update too soon after the last one")
         self.first_sent = sent
-        self.update_at = sent + MAX_PACKETS_PER_KEY
         self._not_before = sent + self._least
         self.recv.begin_phase()
         super()._update_key(trigger)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quicdist.carriers.quic.engine import aioquic_keys
-from quicdist.carriers.quic.engine.aioquic_keys import OneRttKeys
+from quicdist.carriers.quic.engine.aioquic_keys import OneRttKeys, packets_per_key
 from quicdist.carriers.quic.settings import QuicSettings
 from quicdist.limits import ConnectionBounds
 from tests.carriers.quic.engine.network import HERE, opened, settings
@@ -134,21 +134,24 @@ def test_both_ends_may_begin_the_same_phase() -> None:
 
 
 @each_aioquic
-def test_keys_are_not_updated_before_the_peer_has_them(engine: str, updates: Counter[str]) -> None:
+def test_keys_are_not_updated_before_the_peer_has_them(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = opened(small("aioquic"), small(engine))
     dialer: Any = network.dialer.connection
     keys = dialer._quic.keys
     keys.update()
-    keys.update_at = 0
+    began = keys.first_sent
+    monkeypatch.setattr(aioquic_keys, "MAX_PACKETS_PER_KEY", 1)
     network.muted = network.listener
     network.dialer.write(0, bytes(10 * DATAGRAM))
     network.wait(0.1)
-    assert updates["local_update"] == 1
+    assert keys.first_sent == began
     network.muted = None
     network.run(lambda: dialer.progress().acknowledged == 10 * DATAGRAM)
     network.dialer.write(0, b"x")
     network.run(lambda: len(network.listener.data[0]) == 10 * DATAGRAM + 1)
-    assert updates["local_update"] == 2
+    assert keys.first_sent > began
 
 
 @each_aioquic
@@ -177,3 +180,9 @@ def test_the_keys_of_the_last_phase_but_one_are_gone() -> None:
     assert pair.listener.closed is None
     pair.network.wait(5.0)
     assert pair.network.listener.data[0] == b"first next next "
+
+
+@pytest.mark.parametrize(("size", "limit"), [(1200, 1 << 28), (1452, 1 << 28), (8900, 1 << 23)])
+def test_keys_are_updated_before_their_limit(size: int, limit: int) -> None:
+    """RFC 9001, B.1.1: 2^28 packets of up to 2^11 bytes, 2^23 of up to 2^16 bytes."""
+    assert packets_per_key(size) <= limit / 2
