@@ -89,12 +89,14 @@ async def _check_exists(
 
     monitor, known = me.monitor(receiver), me.monitor((_NOBODY, node))
     try:
-        down = await me.receive(
+        _, ended, _, _, reason = await me.receive(
             lambda message: message[:2] in (("DOWN", monitor), ("DOWN", known)), timeout=timeout
         )
     except ReceiveTimeout:
-        raise Problem(ExitCode.TIMEOUT, f"{node} does not answer; nothing was sent") from None
-    if down[1] == known:
+        reason = "noconnection"
+    if reason == "noconnection":
+        raise Problem(ExitCode.TIMEOUT, f"{node} does not answer; nothing was sent")
+    if ended == known:
         me.demonitor(monitor)
         return
     who = receiver[0] if isinstance(receiver, tuple) else str(receiver)
